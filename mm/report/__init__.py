@@ -1,0 +1,1 @@
+"""Cards, tables and drawings: what a model, a run or the source tree looks like."""
