@@ -1,0 +1,21 @@
+"""Errors whose message is one line for the person at the keyboard.
+
+A message names the value, where it is and what to change. Scripts print it as it is and exit;
+anything else that reaches the top is a defect of this package and keeps its traceback.
+"""
+
+
+class MMError(Exception):
+    """Base of every error that the user can put right."""
+
+
+class CheckpointError(MMError):
+    """A model folder that cannot be read, is incomplete or is of another version."""
+
+
+class ConfigError(MMError):
+    """An unknown name or a value out of its range in a configuration."""
+
+
+class UsageError(MMError):
+    """A request that makes no sense as asked: no question, no such device, nothing to do."""
