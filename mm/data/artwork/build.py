@@ -1,0 +1,131 @@
+"""Compose the artwork folder: pictures, their index `artwork.jsonl` and the licence manifest.
+
+Every line of the index is one item in the form the `jsonl` source reads: `images`, `turns`, `tags`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mm.data.artwork import fetch, icons, vector
+from mm.data.artwork.sets import ArtworkSet, load_concepts, load_table, slug
+
+BOOKS = ("noto", "fluent-emoji-flat", "fluent-emoji-high-contrast", "twemoji")
+INDEX = "artwork.jsonl"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of the index; `images` are paths relative to the artwork folder."""
+
+    images: tuple[str, ...]
+    answer: str
+    tags: Mapping[str, str]
+
+    def line(self) -> str:
+        """Write the item as one JSON line."""
+        question = "<image>" * len(self.images)
+        record = {
+            "images": list(self.images),
+            "turns": [["user", question], ["assistant", self.answer]],
+            "tags": dict(self.tags),
+        }
+        return json.dumps(record, ensure_ascii=False)
+
+
+def save_png(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Write uint8 [H, W] or [H, W, 3] as an optimised PNG with nothing but pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, format="PNG", optimize=True)
+
+
+def drawings(cache: Path, output: Path, only: Iterable[str] = ()) -> Iterator[Item]:
+    """Draw every set of `sets.yaml` (or those named) into `output`, yielding their items."""
+    table, wanted = load_table(), set(only)
+    books = _books(cache)
+    for artwork in table.sets.values():
+        if wanted and artwork.name not in wanted:
+            continue
+        package = fetch.npm_package(artwork.package, artwork.version, cache)
+        jobs = list(_jobs(artwork, package, books))
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(lambda job: _draw(artwork, *job, output), jobs)  # noqa: B023
+            yield from (item for item in found if item is not None)
+
+
+def write(items: Iterable[Item], output: Path) -> dict[str, int]:
+    """Write the index atomically and count the items per kind, set and split."""
+    counts: dict[str, int] = {}
+    scratch = output / (INDEX + ".part")
+    with scratch.open("w", encoding="utf-8") as lines:
+        for item in items:
+            lines.write(item.line() + "\n")
+            source = item.tags.get("set") or item.tags.get("font") or item.tags.get("source", "")
+            key = f"{item.tags['kind']}\t{source}\t{item.tags['split']}"
+            counts[key] = counts.get(key, 0) + 1
+    scratch.replace(output / INDEX)
+    return counts
+
+
+def clean(output: Path) -> None:
+    """Empty the output folder, but refuse a folder that this script did not make.
+
+    Raises:
+        FileExistsError: the folder holds other things than an earlier run's.
+    """
+    if output.exists() and any(output.iterdir()):
+        if not any((output / name).exists() for name in (INDEX, INDEX + ".part")):
+            raise FileExistsError(f"{output} is not empty and holds no {INDEX}: name a new folder")
+        shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
+
+
+def _books(cache: Path) -> list[dict[str, str]]:
+    sets = load_table().sets
+    packages = (fetch.npm_package(sets[n].package, sets[n].version, cache) for n in BOOKS)
+    return [icons.IconSet(package).characters for package in packages]
+
+
+Job = tuple[icons.Icon, Callable[[], bytes | Path]]
+
+
+def _jobs(artwork: ArtworkSet, package: Path, books: list[dict[str, str]]) -> Iterator[Job]:
+    """Pair each drawing with what opens or renders it."""
+    concepts, table = load_concepts(), load_table()
+    if artwork.match == "files":
+        for icon, path in icons.by_file(package / "assets", concepts):
+            if icon.glyph not in artwork.exclude:
+                yield icon, lambda path=path: path  # type: ignore[misc]
+        return
+    icon_set = icons.IconSet(package)
+    for icon in icons.select(artwork, icon_set, concepts, table, books):
+        yield icon, lambda name=icon.name: vector.render_svg(icon_set.svg(name))  # type: ignore[misc]
+
+
+def _draw(
+    artwork: ArtworkSet, icon: icons.Icon, source: Callable[[], bytes | Path], output: Path
+) -> Item | None:
+    drawing = vector.cut_out(vector.rgba(source()))
+    if drawing is None:
+        return None
+    # The set's own icon name tells variants of one emoji apart.
+    number = icon.name if icon.name != slug(icon.concept) else ""
+    stem = "-".join(part for part in (slug(icon.concept), icon.glyph, number) if part)
+    colour, mask = f"{artwork.name}/{stem}.colour.png", f"{artwork.name}/{stem}.mask.png"
+    save_png(drawing.colour, output / colour)
+    save_png(drawing.mask, output / mask)
+    tags: dict[str, Any] = {"kind": "object", "concept": icon.concept, "set": artwork.name}
+    tags |= {"glyph": icon.glyph, "icon": icon.name, "split": artwork.split}
+    if artwork.mono:
+        tags["mono"] = "yes"
+    return Item((colour, mask), icon.concept, {key: tags[key] for key in tags if tags[key]})
