@@ -13,9 +13,9 @@ class CheckpointError(MMError):
     """A model folder that cannot be read, is incomplete or is of another version."""
 
 
-class ConfigError(MMError):
+class ConfigError(MMError, ValueError):
     """An unknown name or a value out of its range in a configuration."""
 
 
-class UsageError(MMError):
+class UsageError(MMError, ValueError):
     """A request that makes no sense as asked: no question, no such device, nothing to do."""
