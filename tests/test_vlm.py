@@ -1,0 +1,224 @@
+"""The place where image tokens meet text tokens."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from mm import vlm
+from mm.decoder.cache import KVCache
+from tests.conftest import IMAGE_TOKEN_ID as PAD
+from tests.conftest import redraw
+
+EXACT = {"atol": 2e-5, "rtol": 1e-4}
+ROOT = Path(__file__).resolve().parents[1]
+KEYS = Path(__file__).with_name("state_dict_keys.txt")
+IMAGE = [PAD] * 4
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(9))
+
+
+@pytest.fixture
+def ids() -> torch.Tensor:
+    """Two rows of three images: one in the first row, two in the second."""
+    return torch.tensor(
+        [[11, 12, *IMAGE, 13, 14, 15, 16, 17, 18, 19], [21, *IMAGE, 22, *IMAGE, 23, 24, 25]]
+    )
+
+
+@torch.no_grad()
+def test_embed_puts_image_rows_in_order_at_their_placeholders(tiny_vlm, ids, pixels):
+    features = tiny_vlm.image_tokens(pixels)
+    assert features.shape == (3, 4, 32)
+    embedded = tiny_vlm.embed(ids, features)
+    assert torch.equal(embedded[0, 2:6], features[0])
+    assert torch.equal(embedded[1, 1:5], features[1])
+    assert torch.equal(embedded[1, 6:10], features[2])
+    text = ids != PAD
+    assert torch.equal(embedded[text], tiny_vlm.decoder.model.embed_tokens(ids)[text])
+    assert torch.equal(tiny_vlm.embed(ids, features, check=False), embedded)
+
+
+def test_embed_gradients_are_those_of_plain_indexing(tiny_vlm, ids):
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(3, 4, 32, generator=generator, requires_grad=True)
+    weight = torch.randn(2, 13, 32, generator=generator)
+    table = tiny_vlm.decoder.model.embed_tokens.weight
+    wanted_inputs = [features, table]
+    found = torch.autograd.grad((tiny_vlm.embed(ids, features) * weight).sum(), wanted_inputs)
+    plain = tiny_vlm.decoder.model.embed_tokens(ids).masked_scatter(
+        (ids == PAD)[..., None], features
+    )
+    expected = torch.autograd.grad((plain * weight).sum(), wanted_inputs)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("num_images", [0, 2, 4])
+def test_counts_that_differ_are_refused(tiny_vlm, ids, num_images):
+    features = torch.zeros(num_images, 4, 32) if num_images else None
+    with pytest.raises(ValueError) as error:
+        tiny_vlm.embed(ids, features)
+    found = f"has 12 image placeholders (token 7) for {4 * num_images} image tokens of {num_images}"
+    assert found in str(error.value)
+
+
+@torch.no_grad()
+def test_hidden_reads_pixels_or_features_alike_and_not_both(tiny_vlm, ids, pixels):
+    features = tiny_vlm.image_tokens(pixels)
+    from_pixels = tiny_vlm.hidden(ids, pixels)
+    assert torch.equal(tiny_vlm.hidden(ids, image_features=features), from_pixels)
+    with pytest.raises(ValueError, match="pixel_values or image_features, not both"):
+        tiny_vlm.hidden(ids, pixels, features)
+
+
+@torch.no_grad()
+def test_the_picture_changes_what_follows_it_and_nothing_before(tiny_vlm, ids, pixels):
+    other = pixels.clone()
+    other[1] += 1
+    change = (tiny_vlm.hidden(ids, other) - tiny_vlm.hidden(ids, pixels)).abs().amax(-1)
+    assert change[0].max() == 0 and change[1, 0] == 0
+    assert change[1, 1:].min() > 1e-4
+
+
+@torch.no_grad()
+def test_batch_equals_single_and_cached_equals_uncached(tiny_vlm, ids, pixels):
+    together = tiny_vlm.hidden(ids, pixels)
+    first = tiny_vlm.hidden(ids[:1], pixels[:1])
+    second = tiny_vlm.hidden(ids[1:], pixels[1:])
+    torch.testing.assert_close(together, torch.cat([first, second]), **EXACT)
+    cache = KVCache(tiny_vlm.decoder.config, 2, 13, "cpu", torch.float32)
+    prefill = tiny_vlm.hidden(ids[:, :10], pixels, cache=cache)
+    steps = [tiny_vlm.hidden(ids[:, i : i + 1], cache=cache) for i in range(10, 13)]
+    torch.testing.assert_close(torch.cat([prefill, *steps], dim=1), together, **EXACT)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_whole_graph_with_pictures_is_traced_and_trains(tiny_vlm, ids, pixels, backend):
+    def loss(ids, pixels):
+        with torch.autocast("cpu", torch.bfloat16, enabled=False):
+            mask = torch.ones(13, 13, dtype=torch.bool).tril().expand(2, 1, 13, 13)
+            hidden = tiny_vlm.hidden(ids, pixels, attention_mask=mask, check=False)
+            return tiny_vlm.logits(hidden).square().mean()
+
+    expected = loss(ids, pixels)
+    expected.backward()
+    eager = [parameter.grad.clone() for parameter in tiny_vlm.parameters()]
+    tiny_vlm.zero_grad()
+    found = torch.compile(loss, fullgraph=True, backend=backend)(ids, pixels)
+    found.backward()
+    torch.testing.assert_close(found, expected, **EXACT)
+    for parameter, gradient in zip(tiny_vlm.parameters(), eager, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, **EXACT)
+
+
+@torch.no_grad()
+def test_autocast_mixes_narrow_images_with_wide_text(tiny_vlm, ids, pixels):
+    wide = tiny_vlm(ids, pixels)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = tiny_vlm(ids, pixels)
+    assert (narrow - wide).abs().max() < 0.1
+    half = tiny_vlm.to(torch.bfloat16)
+    assert half(ids, pixels).dtype == torch.bfloat16
+
+
+def test_init_weights_depend_on_the_generator_alone_and_reach_every_parameter(tiny_vlm):
+    states = []
+    for seed in (1, 2):
+        redraw(tiny_vlm, seed)
+        tiny_vlm.init_weights(torch.Generator().manual_seed(3))
+        states.append({name: tensor.clone() for name, tensor in tiny_vlm.state_dict().items()})
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_config_builds_the_same_model(tiny_vlm, ids, pixels):
+    described = json.loads(json.dumps(tiny_vlm.config))
+    again = vlm.build({**described, "format": "mm", "training": {}})
+    again.load_state_dict(tiny_vlm.state_dict(), strict=True)
+    assert again.config == tiny_vlm.config
+    with torch.no_grad():
+        assert torch.equal(again(ids, pixels), tiny_vlm(ids, pixels))
+    assert again.num_image_tokens(1000, 17) == 4
+
+
+def test_state_dict_keys_are_the_stored_ones(tiny_vlm):
+    # A change here breaks every saved model: it needs a new format version and a converter.
+    assert sorted(tiny_vlm.state_dict()) == KEYS.read_text().split()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder": {"name": "siglop", "config": {}}}, "unknown encoder 'siglop'.*'siglip'"),
+        ({"decoder": {"name": "qwen", "config": {}}}, "unknown decoder 'qwen'.*'qwen3'"),
+        ({"decoder": {"config": {}}}, "decoder needs a value for name"),
+        ({"decoder": "qwen3"}, "decoder is 'qwen3'; it must have a name and a config"),
+        ({"image_token_id": 99}, "image_token_id is 99; it must be below .* vocab_size 99"),
+        ({"image_token_id": "7"}, "image_token_id is '7'; it must be a whole number"),
+        (
+            {"projector": {"name": "linear", "config": {"input_size": 8, "output_size": 32}}},
+            "projector's input_size is 8, but the encoder's hidden_size is 24",
+        ),
+        (
+            {"projector": {"name": "linear", "config": {"input_size": 24, "output_size": 8}}},
+            "projector's output_size is 8, but the decoder's hidden_size is 32",
+        ),
+    ],
+)
+def test_config_that_makes_no_model_is_refused(tiny_vlm, change, message):
+    with pytest.raises(ValueError, match=message):
+        vlm.build({**tiny_vlm.config, **change})
+    with pytest.raises(ValueError, match="needs encoder, projector, decoder, image_token_id"):
+        vlm.build({})
+
+
+def yaml_files(group: str) -> list[str]:
+    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("projector", yaml_files("projector"))
+@pytest.mark.parametrize(
+    ("encoder", "decoder"),
+    [("siglip_tiny", name) for name in yaml_files("decoder")]
+    + [(name, "qwen3_tiny") for name in yaml_files("encoder")],
+)
+def test_every_group_file_builds(encoder, projector, decoder):
+    omegaconf = pytest.importorskip("omegaconf")
+    chosen = {"encoder": encoder, "projector": projector, "decoder": decoder}
+    groups = {
+        group: yaml.safe_load((ROOT / "conf" / group / f"{name}.yaml").read_text())
+        for group, name in chosen.items()
+    }
+    config = omegaconf.OmegaConf.to_container(omegaconf.OmegaConf.create(groups), resolve=True)
+    with torch.device("meta"):
+        model = vlm.build({**config, "image_token_id": 1})
+    shuffle = model.projector.config.shuffle
+    if model.encoder.grid(1, 1)[0] % shuffle:
+        with pytest.raises(ValueError, match="cannot be shuffled"):
+            model.num_image_tokens(1, 1)
+    else:
+        size = model.encoder.config.image_size
+        tokens = model.image_tokens(torch.zeros(1, 3, size, size, device="meta"))
+        assert tokens.shape == (1, model.num_image_tokens(1, 1), decoder_width(model))
+
+
+def decoder_width(model: vlm.VisionLanguageModel) -> int:
+    return model.decoder.config.hidden_size
+
+
+def test_published_sizes_have_the_published_number_of_parameters():
+    for group, name, expected in (
+        ("decoder", "qwen3_0_6b", 596_049_920),
+        ("encoder", "siglip_base", 85_843_200),
+        ("encoder", "siglip_so400m", 412_987_248),
+    ):
+        entry = yaml.safe_load((ROOT / "conf" / group / f"{name}.yaml").read_text())
+        module = vlm.decoders if group == "decoder" else vlm.encoders
+        with torch.device("meta"):
+            part = module.build(entry["name"], entry["config"])
+        assert sum(parameter.numel() for parameter in part.parameters()) == expected
