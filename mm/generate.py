@@ -155,6 +155,7 @@ def _prefill(
     model: VisionLanguageModel,
     prompts: Prompts,
     pixel_values: Tensor | None,
+    image_features: Tensor | None,
     max_length: int,
 ) -> tuple[Tensor, _Batch]:
     """Read the prompts; return the last token's logits `[B, V]` and the batch."""
@@ -179,6 +180,7 @@ def _prefill(
     hidden = model.hidden(
         torch.tensor(rows, device=device),
         pixel_values=pixel_values,
+        image_features=image_features,
         position_ids=positions,
         attention_mask=mask,
         cache=cache,
@@ -203,28 +205,35 @@ def _step(model: VisionLanguageModel, tokens: Tensor, batch: _Batch) -> Tensor:
     return model.logits(hidden[:, -1])
 
 
+def check_length(model: VisionLanguageModel, prompt: Sequence[int]) -> None:
+    """Raise UsageError unless the model can read this prompt and say at least one token."""
+    limit = model.decoder.config.max_position_embeddings
+    if not 0 < len(prompt) < limit:
+        raise UsageError(
+            f"the prompt takes {len(prompt)} tokens, pictures included; this model reads "
+            f"1 to {limit - 1}: shorten the text"
+        )
+
+
 def _decode(
     model: VisionLanguageModel,
     prompts: Prompts,
     pixel_values: Tensor | None,
+    image_features: Tensor | None,
     config: GenerationConfig,
     seeds: Sequence[int],
 ) -> Generator[list[int | None], None, list[Generated]]:
     """Yield each step's new token a row (None: the row has ended); return what all rows said."""
-    limit = model.decoder.config.max_position_embeddings
     for prompt in prompts:
-        if not 0 < len(prompt) < limit:
-            raise UsageError(
-                f"the prompt takes {len(prompt)} tokens, pictures included; this model reads "
-                f"1 to {limit - 1}: shorten the text"
-            )
+        check_length(model, prompt)
+    limit = model.decoder.config.max_position_embeddings
     # Each row has its own limit, so that a long neighbour does not cut it short.
     budgets = [min(config.max_new_tokens, limit - len(prompt)) for prompt in prompts]
     results = [Generated() for _ in prompts]
     running = set(range(len(prompts)))
     choose = _Chooser(config, seeds)
     longest = max(map(len, prompts))
-    logits, batch = _prefill(model, prompts, pixel_values, longest + max(budgets))
+    logits, batch = _prefill(model, prompts, pixel_values, image_features, longest + max(budgets))
     choose.start(prompts, logits.shape[-1], logits.device)
     while True:
         tokens, probs = choose(logits)
@@ -254,6 +263,7 @@ def generate(
     pixel_values: Tensor | None = None,
     config: GenerationConfig | None = None,
     seeds: Sequence[int] | None = None,
+    image_features: Tensor | None = None,
 ) -> list[Generated]:
     """Continue a batch of prompts.
 
@@ -264,6 +274,8 @@ def generate(
         config: default: greedy.
         seeds: one a row; default: `config.seed` for every row, which gives a row what it would
             say alone, whatever stands beside it.
+        image_features: `[K, M, D]` instead of `pixel_values`, from `model.image_tokens`: for many
+            questions about one picture, which then is encoded once.
 
     Raises:
         UsageError: a prompt that is empty or longer than the model reads.
@@ -276,7 +288,7 @@ def generate(
         seeds = [config.seed] * len(input_ids)
     if len(seeds) != len(input_ids):
         raise ValueError(f"{len(seeds)} seeds for {len(input_ids)} prompts: give one a row")
-    run = _decode(model, input_ids, pixel_values, config, seeds)
+    run = _decode(model, input_ids, pixel_values, image_features, config, seeds)
     while True:
         try:
             next(run)
@@ -293,7 +305,7 @@ def stream(
 ) -> Generator[int, None, Generated]:
     """Yield the tokens of one prompt's answer as they come; `return` what `generate` gives."""
     config = config or GenerationConfig()
-    run = _decode(model, [input_ids], pixel_values, config, [config.seed])
+    run = _decode(model, [input_ids], pixel_values, None, config, [config.seed])
     while True:
         try:
             (token,) = next(run)
