@@ -1,0 +1,1 @@
+"""Training data: records, readers of input formats, scrubbed shards and packing."""
