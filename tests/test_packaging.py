@@ -11,6 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import mm
+
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT = PYPROJECT["project"]
@@ -33,7 +35,8 @@ def test_constraints_pin_every_dependency_within_its_bounds(text: str) -> None:
     assert requirement.specifier.contains(exact), f"{text} but constraints.txt has {exact}"
 
 
-def test_installed_version_is_the_one_in_pyproject() -> None:
+def test_version_is_the_same_everywhere() -> None:
+    assert mm.__version__ == PROJECT["version"]
     try:
         installed = version("mm")
     except PackageNotFoundError:
