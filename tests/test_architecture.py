@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluate": ABOVE_DATA | {"train"} | LEAVES,
     "explain": ABOVE_DATA | {"train", "evaluate"} | LEAVES,
     "report": ABOVE_DATA | {"train", "evaluate", "explain"} | LEAVES,
+    "cli": {"model", "generate", "text", "privacy"} | LEAVES,
     "__init__": {"model"} | LEAVES,
 }
 # Parts whose outside libraries are limited too. The encoder contract takes PIL images.
@@ -182,6 +183,10 @@ def decoder_violations(
             full = dotted(node, names)
             if full and IS_DECODER.fullmatch(full):
                 yield f"{path.relative_to(ROOT)}:{node.lineno}: {full}"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # A module's name kept as text is there to be imported by it.
+            if "." in node.value and IS_DECODER.fullmatch(node.value):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}: {node.value!r}"
 
 
 def exported(paths: list[Path]) -> dict[str, str]:
@@ -321,7 +326,7 @@ def test_only_the_door_opens_images() -> None:
 
 def test_the_door_itself_is_seen_by_the_one_door_rule() -> None:
     path = ROOT / DOOR
-    assert any("PIL.Image.open" in v for v in decoder_violations(path.read_text("utf-8"), path))
+    assert list(decoder_violations(path.read_text("utf-8"), path))
 
 
 def test_importing_mm_only_defines() -> None:
@@ -409,6 +414,7 @@ assert not torch.cuda.is_initialized()
         "def f(p):\n    from PIL import Image\n    with Image.open(p) as i:\n        return i",
         "if (Im := __import__('PIL').Image):\n    Im.open('x')",
         "from PIL import ImageFile\nImageFile.Parser()",
+        "MODULES = {'jpeg': ('PIL.JpegImagePlugin', 'JpegImageFile')}",
         "from PIL.PngImagePlugin import PngImageFile",
         "from torchvision.io import read_image",
         "import torchvision\ntorchvision.io.decode_image(b'')",
