@@ -1,0 +1,1 @@
+"""Pictures composed from scrubbed artwork, described and questioned in English and Korean."""

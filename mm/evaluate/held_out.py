@@ -1,0 +1,76 @@
+"""The measure that training logs: questions about scenes of artwork that training does not use."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mm.data.scenes.artwork import load_artwork
+from mm.data.scenes.language import examine
+from mm.data.scenes.layout import SceneConfig
+from mm.data.scenes.render import PLAIN_STYLE, Renderer, collate_scenes
+from mm.data.shards import ShardReader
+from mm.evaluate.questions import Question, ask, ask_samples, by_label
+from mm.privacy.door import open_image
+from mm.text.tokenizer import Tokenizer
+from mm.train.feeds import CANVAS
+from mm.train.loop import Evaluate
+from mm.vlm import VisionLanguageModel
+
+HELD_OUT_SEED = 20_000
+
+
+def make_evaluate(
+    config: Mapping[str, Any], tokenizer: Tokenizer, device: torch.device
+) -> Evaluate | None:
+    """The held-out measure that `config["data"]["held_out"]` describes, or None if it is empty."""
+    data = config["data"]
+    held_out = data["held_out"]
+    if data["kind"] == "scenes":
+        if not held_out.get("scenes"):
+            return None
+        return _scenes(data["artwork"], held_out, tokenizer, device)
+    if not held_out.get("shards"):
+        return None
+    return _shards(held_out, tokenizer)
+
+
+def _scenes(
+    directories: list[str], held_out: Mapping[str, Any], tokenizer: Tokenizer, device: torch.device
+) -> Evaluate:
+    artwork = load_artwork(directories, splits=tuple(held_out["splits"]), letter_splits=("test",))
+    sampler = artwork.sampler(SceneConfig(pairs="any", words="test", word_share=0.15))
+    rng = random.Random(HELD_OUT_SEED)
+    scenes = [sampler.draw(rng) for _ in range(held_out["scenes"])]
+    batch = collate_scenes(scenes, artwork, rng, PLAIN_STYLE).to(device)
+    generator = torch.Generator(device).manual_seed(HELD_OUT_SEED)
+    pictures, _ = Renderer(artwork, device).draw(batch, CANVAS, PLAIN_STYLE, generator)
+    questions = [
+        [Question(e.question, e.answer, (f"{e.kind}.{e.language}",)) for e in examine(scene, rng)]
+        for scene in scenes
+    ]
+
+    def evaluate(model: VisionLanguageModel) -> dict[str, float]:
+        pixel_values = model.encoder.preprocess(pictures)
+        answers = ask(model, tokenizer, pixel_values, questions)
+        shares = by_label(answered for row in answers for answered in row)
+        return {f"held_out/{label}": share.value for label, share in shares.items()}
+
+    return evaluate
+
+
+def _shards(held_out: Mapping[str, Any], tokenizer: Tokenizer) -> Evaluate:
+    readers = [ShardReader(directory) for directory in held_out["shards"]]
+    samples = [sample for reader in readers for sample in reader][: held_out["samples"]]
+
+    def evaluate(model: VisionLanguageModel) -> dict[str, float]:
+        def prepare(images: Any) -> torch.Tensor:
+            return model.encoder.preprocess([open_image(data) for data in images])
+
+        shares = by_label(ask_samples(model, tokenizer, samples, prepare))
+        return {f"held_out/{label}": share.value for label, share in shares.items()}
+
+    return evaluate

@@ -1,0 +1,158 @@
+"""Asking a model the questions of held-out pictures, and scoring what it says.
+
+A question counts as right when the answer is the expected text to the letter, after Unicode
+normalisation and without surrounding space and a final full stop.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mm.data.sample import Sample
+from mm.evaluate.intervals import Proportion
+from mm.generate import GenerationConfig, generate
+from mm.text.chat import IMAGE_MARKER, encode_chat
+from mm.text.tokenizer import Tokenizer
+from mm.vlm import VisionLanguageModel
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about a picture; `labels` say to which slices of the result it counts."""
+
+    text: str
+    answer: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question with what the model said."""
+
+    question: Question
+    said: str
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the answer is exactly the expected one."""
+        return normalise(self.said) == normalise(self.question.answer)
+
+    @property
+    def token_f1(self) -> float:
+        """Overlap of words with the expected answer, 0..1: for reading beside exactness only."""
+        said, wanted = normalise(self.said).split(), normalise(self.question.answer).split()
+        common = sum(min(said.count(word), wanted.count(word)) for word in set(said))
+        return 2 * common / (len(said) + len(wanted)) if common else 0.0
+
+
+def normalise(text: str) -> str:
+    """The form in which answers are compared."""
+    return unicodedata.normalize("NFC", text).strip().removesuffix(".")
+
+
+def questions_of(sample: Sample) -> list[Question]:
+    """The independent questions of a sample; its tags name their labels, in order.
+
+    `labels` holds, for every exchange, labels joined by `+`, exchanges separated by spaces; other
+    tags named `slice` are labels of all of them.
+    """
+    texts = [text.replace(IMAGE_MARKER, "").strip() for _, text in sample.turns]
+    pairs = list(zip(texts[::2], texts[1::2], strict=True))
+    labels = sample.tags.get("labels", "").split() or ["all"] * len(pairs)
+    return [
+        Question(question, answer, tuple(label.split("+")))
+        for (question, answer), label in zip(pairs, labels, strict=True)
+    ]
+
+
+@torch.no_grad()
+def ask(
+    model: VisionLanguageModel,
+    tokenizer: Tokenizer,
+    pixel_values: Tensor,
+    questions: Sequence[Sequence[Question]],
+    *,
+    max_new_tokens: int = 64,
+    batch_size: int = 256,
+) -> list[list[Answered]]:
+    """Answer the questions of each picture, greedily.
+
+    Args:
+        pixel_values: `[I, 3, S, S]`, preprocessed.
+        questions: for each picture its questions.
+    """
+    device = next(model.parameters()).device
+    features = model.image_tokens(pixel_values.to(device))
+    stops = tuple(tokenizer.token_id(name) for name in ("<|im_end|>", "<|endoftext|>"))
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        stop_token_ids=stops,
+        num_valid_tokens=tokenizer.vocab_size,
+    )
+    flat = [(i, question) for i, row in enumerate(questions) for question in row]
+    said: list[str] = []
+    for start in range(0, len(flat), batch_size):
+        part = flat[start : start + batch_size]
+        prompts = [
+            encode_chat(
+                tokenizer,
+                [("user", IMAGE_MARKER + question.text)],
+                num_image_tokens=[features.shape[1]],
+                add_generation_prompt=True,
+            ).input_ids
+            for _, question in part
+        ]
+        rows = features[torch.tensor([i for i, _ in part], device=device)]
+        said += [
+            tokenizer.decode(out.ids)
+            for out in generate(model, prompts, config=config, image_features=rows)
+        ]
+    answers: list[list[Answered]] = [[] for _ in questions]
+    for (i, question), text in zip(flat, said, strict=True):
+        answers[i].append(Answered(question, text))
+    return answers
+
+
+def ask_samples(
+    model: VisionLanguageModel,
+    tokenizer: Tokenizer,
+    samples: Iterable[Sample],
+    prepare: Callable[[Sequence[bytes]], Tensor],
+    *,
+    pictures_per_batch: int = 64,
+    questions: Callable[[Sample], list[Question]] = questions_of,
+) -> Iterator[Answered]:
+    """Answer every question of every sample.
+
+    Args:
+        prepare: picture bytes to pixel values; pass one that ignores its input to see what the
+            model says without looking.
+    """
+    batch: list[Sample] = []
+
+    def flush() -> Iterator[Answered]:
+        pixels = prepare([sample.images[0] for sample in batch])
+        for row in ask(model, tokenizer, pixels, [questions(sample) for sample in batch]):
+            yield from row
+        batch.clear()
+
+    for sample in samples:
+        batch.append(sample)
+        if len(batch) == pictures_per_batch:
+            yield from flush()
+    if batch:
+        yield from flush()
+
+
+def by_label(answers: Iterable[Answered]) -> dict[str, Proportion]:
+    """Share of right answers for every label, and for `label+label` pairs as they were given."""
+    hits: dict[str, list[bool]] = {}
+    for answered in answers:
+        for label in answered.question.labels:
+            hits.setdefault(label, []).append(answered.is_right)
+    return {label: Proportion(sum(rights), len(rights)) for label, rights in sorted(hits.items())}

@@ -1,0 +1,157 @@
+"""Running one evaluation task: a model, scrubbed shards, and a table of shares with intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mm.checkpoints import native
+from mm.data.sample import Sample
+from mm.data.scenes.artwork import DECLINED_KINDS
+from mm.data.scenes.concepts import LANGUAGES
+from mm.data.scenes.language import CAPTION_PROMPTS, DECLINE
+from mm.data.shards import ShardReader
+from mm.errors import ConfigError
+from mm.evaluate.intervals import Proportion
+from mm.evaluate.questions import Answered, Question, ask_samples, by_label, questions_of
+from mm.privacy.door import open_image
+from mm.registry import make_config, unknown_name_message
+
+_DECLINED_QUESTIONS = {
+    "en": (CAPTION_PROMPTS["en"][0], "What is this?"),
+    "ko": (CAPTION_PROMPTS["ko"][0], "이것은 무엇인가요?"),
+}
+_BLANK_GREY = 200
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """A task, as a file of conf/task describes it; bump `version` when its numbers may move."""
+
+    name: str
+    version: int
+    kind: str  # "questions": of the shards; "decline": ours, all to be declined
+    shards: str
+    split: str = ""  # for "decline": which pictures
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("questions", "decline"):
+            raise ConfigError(
+                unknown_name_message("task.kind", self.kind, ("questions", "decline"))
+            )
+
+
+@dataclass(frozen=True)
+class Result:
+    """Shares of right answers by label, and how often the model declined."""
+
+    task: TaskConfig
+    shares: Mapping[str, Proportion]
+    declined: Proportion
+    token_f1: Mapping[str, float]
+    facts: Mapping[str, Any]
+
+    def table(self) -> str:
+        """A line per label: share right, 95 % interval, n, and word overlap."""
+        width = max(len(label) for label in [*self.shares, "(declined)"])
+        lines = [f"{self.task.name} v{self.task.version}"]
+        for label, share in self.shares.items():
+            lines.append(f"  {label:<{width}}  {share}  token F1 {self.token_f1[label]:.3f}")
+        lines.append(f"  {'(declined)':<{width}}  {self.declined}")
+        return "\n".join(lines)
+
+    def save(self, path: str | Path) -> None:
+        """Write the result as JSON."""
+        rows = {
+            label: {
+                "value": s.value,
+                "interval": s.interval,
+                "n": s.n,
+                "token_f1": self.token_f1[label],
+            }
+            for label, s in self.shares.items()
+        }
+        declined = {
+            "value": self.declined.value,
+            "interval": self.declined.interval,
+            "n": self.declined.n,
+        }
+        record = {
+            "task": self.task.name,
+            "version": self.task.version,
+            **self.facts,
+            "exact": rows,
+            "declined": declined,
+        }
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def evaluate(
+    model_directory: str,
+    task_values: Mapping[str, Any],
+    *,
+    device: torch.device,
+    blank: bool = False,
+    limit: int | None = None,
+) -> Result:
+    """Ask a model everything that a task asks.
+
+    Raises:
+        CheckpointError: the model cannot be read.
+        LedgerError: the task's shards did not go through `scripts/scrub.py`.
+    """
+    task: TaskConfig = make_config(TaskConfig, task_values, "task")
+    loaded = native.load(model_directory, device=device, dtype=torch.float32)
+    model, tokenizer = loaded.model.eval(), loaded.tokenizer
+    reader = ShardReader(task.shards)
+
+    def prepare(images: Sequence[bytes]) -> torch.Tensor:
+        pictures = [open_image(data) for data in images]
+        if blank:
+            shape = (len(pictures), 3, pictures[0].height, pictures[0].width)
+            return model.encoder.preprocess(torch.full(shape, _BLANK_GREY, dtype=torch.uint8))
+        return model.encoder.preprocess(pictures)
+
+    samples: Iterator[Sample] = iter(reader)
+    ask_of = questions_of
+    if task.kind == "decline":
+        samples = (
+            s
+            for s in reader
+            if s.tags.get("kind") in DECLINED_KINDS and s.tags["split"] == task.split
+        )
+        ask_of = _declined_questions
+    answers = list(ask_samples(model, tokenizer, islice(samples, limit), prepare, questions=ask_of))
+    declines = sum(a.said.strip() in DECLINE.values() for a in answers)
+    facts = {
+        "model": Path(model_directory).name,
+        "blank": blank,
+        "ledger": reader.ledger["self_hash"],
+    }
+    return Result(
+        task, by_label(answers), Proportion(declines, len(answers)), _token_f1(answers), facts
+    )
+
+
+def _declined_questions(sample: Sample) -> list[Question]:
+    kind = sample.tags["kind"]
+    return [
+        Question(text, DECLINE[language], (f"decline.{language}", f"decline.{kind}"))
+        for language in LANGUAGES
+        for text in _DECLINED_QUESTIONS[language]
+    ]
+
+
+def _token_f1(answers: Sequence[Answered]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for answered in answers:
+        for label in answered.question.labels:
+            found.setdefault(label, []).append(answered.token_f1)
+    return {label: sum(values) / len(values) for label, values in found.items()}

@@ -1,0 +1,1 @@
+"""Training: objective, optimiser, the loop, and what a run leaves behind."""

@@ -1,0 +1,165 @@
+"""From a composed configuration to a training run: `scripts/train.py` is this and Hydra."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mm.checkpoints import native
+from mm.data.scenes.artwork import Artwork, load_artwork
+from mm.data.scenes.language import CAPTION_PROMPTS, DECLINE
+from mm.data.scenes.layout import SceneConfig
+from mm.data.scenes.render import StyleConfig
+from mm.data.scenes.stream import StreamConfig
+from mm.data.shard_stream import ShardStreamConfig
+from mm.errors import ConfigError
+from mm.registry import make_config, unknown_name_message
+from mm.text.tokenizer import Tokenizer
+from mm.train.feeds import SceneFeed, ShardFeed
+from mm.train.loop import Evaluate, Feed, RecipeConfig, stream_seed, train
+from mm.train.run import RunFolder
+from mm.vlm import VisionLanguageModel
+from mm.vlm import build as build_model
+
+Config = Mapping[str, Any]  # plain data, as OmegaConf resolves it
+
+# Makes the held-out measure of a run from its data config; given by the caller, because evaluation
+# stands above training in the order of imports.
+MakeEvaluate = Callable[[Config, Tokenizer, torch.device], Evaluate | None]
+
+KNOWN_KEYS = (
+    "encoder", "projector", "decoder", "data", "recipe",
+    "name", "output", "tokenizer", "device", "plan",
+)  # fmt: skip
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`, `cpu` or `cuda` as a device.
+
+    Raises:
+        ConfigError: another name, or no GPU when one was asked for.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device is {name!r}; known: auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device is cuda, but this machine has no GPU that torch can use: device=cpu"
+        )
+    has_gpu = torch.cuda.is_available()
+    return torch.device("cuda" if name != "cpu" and has_gpu else "cpu")
+
+
+def model_config(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The parts of the model as plain data, and the token that stands for an image."""
+    parts = {part: config[part] for part in ("encoder", "projector", "decoder")}
+    size = parts["decoder"]["config"]["vocab_size"]
+    if tokenizer.vocab_size > size:
+        raise ConfigError(
+            f"decoder.config.vocab_size is {size}, but the tokenizer has {tokenizer.vocab_size} ids"
+        )
+    return {**parts, "image_token_id": tokenizer.token_id("<|image_pad|>")}
+
+
+def build_feed(
+    config: Config,
+    model: VisionLanguageModel,
+    tokenizer: Tokenizer,
+    device: torch.device,
+    recipe: RecipeConfig,
+) -> Feed:
+    """The feed that `data` names."""
+    data = config["data"]
+    size = model.encoder.config.image_size
+    num_image_tokens = model.num_image_tokens(size, size)
+    if data["kind"] == "scenes":
+        artwork: Artwork = load_artwork(data["artwork"], splits=tuple(data["splits"]))
+        return SceneFeed(
+            artwork,
+            make_config(SceneConfig, data["scene"], "data.scene"),
+            make_config(StyleConfig, data["style"], "data.style"),
+            make_config(StreamConfig, data["stream"], "data.stream"),
+            tokenizer,
+            num_image_tokens,
+            device,
+            recipe.seed,
+            recipe.steps,
+            data["others"],
+        )
+    if data["kind"] == "shards":
+        stream = make_config(ShardStreamConfig, data["stream"], "data.stream")
+        return ShardFeed(
+            data["shards"], stream, tokenizer, num_image_tokens, size, recipe.seed, recipe.steps
+        )
+    raise ConfigError(unknown_name_message("data.kind", data["kind"], ("scenes", "shards")))
+
+
+def run(config: Config, config_yaml: str, make_evaluate: MakeEvaluate) -> dict[str, float]:
+    """Train as `config` says; leave the model in `<output>/model`.
+
+    Raises:
+        MMError, ValueError: anything wrong with the configuration, before anything is loaded.
+        LedgerError: data that did not go through `scripts/scrub.py`.
+    """
+    for key in config:
+        if key not in KNOWN_KEYS:
+            raise ConfigError(unknown_name_message("config key", key, KNOWN_KEYS))
+    recipe: RecipeConfig = make_config(RecipeConfig, config["recipe"], "recipe")
+    device = pick_device(config["device"])
+    tokenizer = Tokenizer.from_file(config["tokenizer"])
+    parts = model_config(config, tokenizer)
+    model = build_model(parts)
+    if config["plan"]:
+        print(plan(model, recipe))
+        return {}
+    model.init_weights(torch.Generator().manual_seed(stream_seed(recipe.seed, "init")))
+    feed = build_feed(config, model, tokenizer, device, recipe)
+    folder = RunFolder(config["output"])
+    facts = {"seed": recipe.seed, "ledgers": dict(feed.ledgers), "device_used": str(device)}
+    folder.describe(config_yaml, facts)
+    evaluate = make_evaluate(config, tokenizer, device)
+    metrics = train(model, feed, recipe, folder, device, evaluate)
+    save_model(model, tokenizer, folder.path / "model", config, facts)
+    return metrics
+
+
+def save_model(
+    model: VisionLanguageModel,
+    tokenizer: Tokenizer,
+    directory: Path,
+    config: Config,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write a trained model as `mm.load` reads it."""
+    eos = [tokenizer.token_id("<|im_end|>"), tokenizer.token_id("<|endoftext|>")]
+    extra = {
+        "chat": {"thinking": "none"},
+        "generation": {"eos_token_id": eos, "max_new_tokens": 64},
+        "task_prompts": {
+            "caption": {lang: prompts[0] for lang, prompts in CAPTION_PROMPTS.items()}
+        },
+        "decline": dict(DECLINE),
+        "training": {**facts, "experiment": config["name"], "recipe": dict(config["recipe"])},
+    }
+    card = (
+        f"# {config['name']}\n\nTrained by `python scripts/train.py experiment={config['name']}`."
+        f"\n\n```json\n{json.dumps(dict(facts), indent=2)}\n```\n"
+    )
+    native.save(model.cpu(), tokenizer, directory, card=card, extra=extra, dtype=torch.bfloat16)
+
+
+def plan(model: VisionLanguageModel, recipe: RecipeConfig) -> str:
+    """What would be trained: parameters per part, tokens per picture, steps."""
+    size = model.encoder.config.image_size
+    lines = [
+        f"{part:<10} {sum(p.numel() for p in getattr(model, part).parameters()):>12,} parameters"
+        for part in ("encoder", "projector", "decoder")
+    ]
+    lines.append(f"{'together':<10} {sum(p.numel() for p in model.parameters()):>12,} parameters")
+    lines.append(f"a picture takes {model.num_image_tokens(size, size)} tokens")
+    lines += [f"recipe.{key}: {value}" for key, value in dataclasses.asdict(recipe).items()]
+    return "\n".join(lines)

@@ -1,0 +1,113 @@
+"""The two feeds of the training loop: scenes composed on the device, and pictures from shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mm.data.sample import Sample
+from mm.data.scenes.artwork import Artwork
+from mm.data.scenes.layout import SceneConfig
+from mm.data.scenes.render import NUM_PATCH_CLASSES, Renderer, StyleConfig
+from mm.data.scenes.stream import Batch, SceneStream, StreamConfig
+from mm.data.shard_stream import ShardBatch, ShardStream, ShardStreamConfig
+from mm.data.shards import ShardReader
+from mm.privacy.door import open_image
+from mm.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CANVAS = 256  # side in pixels that scenes are drawn at, before the encoder's own resize
+
+
+class SceneFeed:
+    """Scenes drawn on the training device out of scrubbed artwork.
+
+    Args:
+        others: directories of scrubbed shards whose pictures are mixed in, one to a row.
+    """
+
+    num_patch_classes = NUM_PATCH_CLASSES
+
+    def __init__(
+        self,
+        artwork: Artwork,
+        scene: SceneConfig,
+        style: StyleConfig,
+        stream: StreamConfig,
+        tokenizer: Tokenizer,
+        num_image_tokens: int,
+        device: torch.device,
+        seed: int,
+        num_steps: int,
+        others: Sequence[str | Path] = (),
+    ) -> None:
+        samples: list[Sample] = []
+        self.ledgers = dict(artwork.ledgers)
+        for directory in others:
+            reader = ShardReader(directory)
+            self.ledgers[Path(directory).name] = reader.ledger["self_hash"]
+            samples += list(reader)
+        pictures = None
+        if samples:
+            pictures = torch.stack([to_tensor(open_image(s.images[0])) for s in samples])
+        self.style = style
+        self.renderer = Renderer(artwork, device, pictures)
+        self.dataset = SceneStream(
+            artwork, scene, style, stream, tokenizer, num_image_tokens, seed, num_steps, samples
+        )
+
+    def pixels(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Draw the batch's pictures; see `Feed`."""
+        return self.renderer.draw(batch.scenes, CANVAS, self.style, generator)
+
+
+class ShardFeed:
+    """Pictures and conversations as they lie in scrubbed shards.
+
+    Args:
+        directories: scrubbed shard directories.
+        side: pictures are squashed to this square while loading, as a fixed-size encoder would.
+    """
+
+    num_patch_classes = 0
+
+    def __init__(
+        self,
+        directories: Sequence[str | Path],
+        stream: ShardStreamConfig,
+        tokenizer: Tokenizer,
+        num_image_tokens: int,
+        side: int,
+        seed: int,
+        num_steps: int,
+    ) -> None:
+        readers = [ShardReader(directory) for directory in directories]
+        self.ledgers: Mapping[str, str] = {
+            Path(directory).name: reader.ledger["self_hash"]
+            for directory, reader in zip(directories, readers, strict=True)
+        }
+        self.side = side
+        self.dataset = ShardStream(
+            readers, tokenizer, num_image_tokens, self._prepare, stream, seed, num_steps
+        )
+
+    def _prepare(self, data: bytes) -> Tensor:
+        from PIL.Image import Resampling
+
+        return to_tensor(open_image(data).resize((self.side, self.side), Resampling.BILINEAR))
+
+    def pixels(self, batch: ShardBatch, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """The batch's pictures; see `Feed`."""
+        return batch.images, None
+
+
+def to_tensor(image: Image) -> Tensor:
+    """A picture as uint8 [3, height, width]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -1,0 +1,264 @@
+"""The training loop: the same for composed scenes and for shards, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mm.data.packing import PackedBatch, attention_mask
+from mm.errors import ConfigError, MMError
+from mm.train.objective import PatchClassifier, linear_cross_entropy
+from mm.train.optimizer import build_adamw, learning_rate_at
+from mm.train.run import RunFolder
+from mm.vlm import VisionLanguageModel
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """How a model is trained. Intervals are in steps."""
+
+    steps: int = 1000
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    decay_share: float = 0.5
+    weight_decay: float = 0.05
+    beta1: float = 0.9
+    beta2: float = 0.98
+    gradient_clip: float = 1.0
+    patch_loss_weight: float = 0.3
+    precision: str = "bf16"  # "bf16" (autocast over float32 weights) or "fp32"
+    compile: bool = False
+    num_workers: int = 0
+    log_every: int = 20
+    evaluate_every: int = 0  # 0: only at the end
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("bf16", "fp32"):
+            raise ConfigError(f"recipe.precision is {self.precision!r}; known: bf16, fp32")
+        if self.steps < 1 or self.warmup_steps < 1 or self.log_every < 1:
+            raise ConfigError("recipe.steps, recipe.warmup_steps and recipe.log_every start at 1")
+
+
+class TrainBatch(Protocol):
+    """What the loop needs of a batch."""
+
+    step: int
+    packed: PackedBatch
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Any: ...
+
+
+class Feed(Protocol):
+    """Where batches come from. `dataset[step]` is the batch of that step, always the same."""
+
+    dataset: Dataset[Any]
+    num_patch_classes: int  # 0: the pictures have no patch labels
+    ledgers: Mapping[str, str]
+
+    def pixels(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Pictures of a batch as uint8 [I, 3, S, S], and their patch labels if there are any."""
+        ...
+
+
+Evaluate = Callable[[VisionLanguageModel], dict[str, float]]
+
+
+def stream_seed(seed: int, name: str, step: int = 0) -> int:
+    """The seed of a named random stream at a step: independent of every other name and step."""
+    digest = hashlib.sha256(f"{seed}/{name}/{step}".encode()).digest()
+    return int.from_bytes(digest[:7], "little")
+
+
+class _Steps(Sampler[int]):
+    def __init__(self, start: int, stop: int) -> None:
+        self.steps = range(start, stop)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def train(
+    model: VisionLanguageModel,
+    feed: Feed,
+    recipe: RecipeConfig,
+    folder: RunFolder,
+    device: torch.device,
+    evaluate: Evaluate | None = None,
+) -> dict[str, float]:
+    """Train `model`, going on from the folder's newest checkpoint if there is one.
+
+    Args:
+        model: with whatever weights it has, if they are to be kept; drawn from the seed otherwise
+            by the caller (`model.init_weights`).
+        evaluate: held-out measures, logged every `recipe.evaluate_every` steps and at the end.
+
+    Returns:
+        The last logged metrics.
+
+    Raises:
+        MMError: the loss is not finite, or the run was asked to stop (after saving).
+    """
+    modules = nn.ModuleDict({"model": model})
+    if feed.num_patch_classes and recipe.patch_loss_weight:
+        patches = PatchClassifier(model.encoder.hidden_size, feed.num_patch_classes)
+        patches.init_weights(torch.Generator().manual_seed(stream_seed(recipe.seed, "patches")))
+        modules["patches"] = patches
+    modules.to(device).train()
+    optimizer = build_adamw(
+        modules, recipe.learning_rate, recipe.weight_decay, (recipe.beta1, recipe.beta2)
+    )
+    start = folder.resume(modules, optimizer)
+    if start:
+        print(f"going on after step {start}", file=sys.stderr)
+    forward = _Forward(modules)
+    run: Callable[..., tuple[Tensor, Tensor]] = forward
+    if recipe.compile:
+        run = torch.compile(forward)  # type: ignore[assignment]
+    loader: DataLoader[Any] = DataLoader(
+        feed.dataset,
+        batch_size=None,
+        sampler=_Steps(start, recipe.steps),
+        num_workers=recipe.num_workers,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=8 if recipe.num_workers else None,
+    )
+    stop = _StopRequest()
+    metrics: dict[str, float] = {}
+    sums = torch.zeros(2, device=device)
+    began, tokens, since = time.perf_counter(), 0, start
+    for step, batch in enumerate(loader, start):
+        batch = batch.to(device, non_blocking=True)
+        rate = learning_rate_at(
+            step, recipe.steps, recipe.learning_rate, recipe.warmup_steps, recipe.decay_share
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        generator = torch.Generator(device).manual_seed(stream_seed(recipe.seed, "render", step))
+        pictures, labels = feed.pixels(batch, generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            pixel_values = model.encoder.preprocess(pictures)
+            packed = batch.packed
+            hidden, patch_loss = run(
+                pixel_values,
+                packed.input_ids,
+                packed.position_ids,
+                packed.segment_ids,
+                packed.prefix_ids,
+                labels,
+            )
+            wanted = hidden.flatten(0, 1)[packed.label_positions]
+            loss = linear_cross_entropy(wanted, model.decoder.lm_head.weight, packed.label_ids)
+        (loss + recipe.patch_loss_weight * patch_loss).backward()
+        norm = nn.utils.clip_grad_norm_(modules.parameters(), recipe.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        sums += torch.stack([loss.detach(), patch_loss.detach()])
+        tokens += batch.packed.input_ids.numel()
+        done = step + 1
+        if done % recipe.log_every == 0 or done == recipe.steps or stop.asked:
+            mean_loss, mean_patch = (sums / (done - since)).tolist()
+            sums.zero_()
+            seconds = time.perf_counter() - began
+            metrics = {
+                "step": done,
+                "loss": mean_loss,
+                "patch_loss": mean_patch,
+                "learning_rate": rate,
+                "gradient_norm": float(norm),
+                "tokens_per_s": tokens / seconds,
+            }
+            began, tokens, since = time.perf_counter(), 0, done
+            if not torch.isfinite(torch.tensor(mean_loss)):
+                raise MMError(
+                    f"the loss is {mean_loss} at step {done}: lower recipe.learning_rate, or resume"
+                    f" from the checkpoint in {folder.checkpoints}"
+                )
+            _progress(done, recipe.steps, metrics, seconds / recipe.log_every)
+        at_end = done == recipe.steps or stop.asked
+        if evaluate and (at_end or (recipe.evaluate_every and done % recipe.evaluate_every == 0)):
+            modules.eval()
+            metrics |= evaluate(model)
+            metrics["step"] = done
+            modules.train()
+            began = time.perf_counter()
+        if metrics.get("step") == done:
+            folder.log(metrics)
+        if at_end or done % recipe.checkpoint_every == 0:
+            folder.save(done, modules, optimizer, recipe.keep_checkpoints)
+        if stop.asked and done < recipe.steps:
+            raise MMError(
+                f"stopped after step {done} as asked; the same command goes on from there"
+            )
+    modules.eval()
+    return metrics
+
+
+class _Forward(nn.Module):
+    """Everything from pixels to hidden states, in one piece for the compiler."""
+
+    def __init__(self, modules: nn.ModuleDict) -> None:
+        super().__init__()
+        self.parts = modules
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        segment_ids: Tensor,
+        prefix_ids: Tensor,
+        labels: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        model: Any = self.parts["model"]  # Any: nn.ModuleDict forgets the class
+        grid = model.encoder.grid(pixel_values.shape[-2], pixel_values.shape[-1])
+        tokens = model.encoder(pixel_values)
+        hidden = model.hidden(
+            input_ids,
+            image_features=model.projector(tokens, grid),
+            position_ids=position_ids,
+            attention_mask=attention_mask(segment_ids, prefix_ids),
+            check=False,
+        )
+        if labels is None or "patches" not in self.parts:
+            return hidden, hidden.new_zeros(())
+        return hidden, self.parts["patches"](tokens, grid, labels)
+
+
+class _StopRequest:
+    """Notes Ctrl-C and SIGTERM, so that the loop can save before it ends."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for name in (signal.SIGINT, signal.SIGTERM):
+            try:
+                signal.signal(name, self._note)
+            except ValueError:  # not the main thread: nobody sends it signals
+                return
+
+    def _note(self, *_: object) -> None:
+        self.asked = True
+
+
+def _progress(step: int, steps: int, metrics: Mapping[str, float], seconds_per_step: float) -> None:
+    left = (steps - step) * seconds_per_step
+    line = (
+        f"step {step}/{steps}  loss {metrics['loss']:.4f}  patches {metrics['patch_loss']:.3f}  "
+        f"{metrics['tokens_per_s'] / 1e3:.0f}k tok/s  {left / 60:.1f} min left"
+    )
+    end = "\r" if sys.stderr.isatty() and step < steps else "\n"
+    print(line, file=sys.stderr, end=end, flush=True)
