@@ -118,8 +118,6 @@ class Model:
         cls, path: str | os.PathLike[str] | None, device: str = "auto", dtype: str | None = None
     ) -> "Model":
         """Read a model's folder; arguments and errors as `mm.load`."""
-        from mm.checkpoints import native
-
         if path is None:
             path = ASSETS / SHIPPED
             if not path.is_dir():
@@ -129,6 +127,8 @@ class Model:
                 )
         if dtype is not None and dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+        from mm.checkpoints import native
+
         place = pick_device(device)
         default = torch.bfloat16 if place.type == "cuda" else torch.float32
         loaded = native.load(path, device=place, dtype=DTYPES[dtype] if dtype else default)
@@ -169,7 +169,7 @@ class Model:
             UsageError: the request is empty, or longer than the model reads.
         """
         if not prompt.strip():
-            raise UsageError('the question is empty: ask something, such as "What is this?"')
+            raise UsageError('the question is empty: ask for something, as "What is this?"')
         if IMAGE_MARKER in prompt:
             raise UsageError(f"the question holds {IMAGE_MARKER}, which marks a picture: remove it")
         return self.prepare_turns([("user", IMAGE_MARKER + prompt)], [image])

@@ -1,0 +1,120 @@
+"""Answer a prompt about many pictures and print: what `caption.py` and `ask.py` have in common."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mm.cli.console import Console, printable
+from mm.cli.inputs import Source, find_pictures
+from mm.cli.options import generation_options
+from mm.errors import UsageError
+from mm.privacy import DoorError
+
+if TYPE_CHECKING:
+    from mm.model import Answer, Model
+
+Record = dict[str, Any]  # what `--json` prints
+
+
+def answer_all(
+    model: "Model",
+    items: Sequence[tuple[Source, str]],
+    console: Console,
+    args: argparse.Namespace,
+    *,
+    one_prompt: bool = True,
+) -> Iterator[list[tuple[int, "Answer"]]]:
+    """Answer a prompt about each picture, in batches; report those that fail and go on.
+
+    Args:
+        items: pictures and prompts.
+        args: parsed model and output options.
+        one_prompt: all prompts are one and the same, so that a bad one stops the work instead of
+            failing every picture.
+
+    Yields:
+        For each batch, the index of each item that worked and its answer.
+    """
+    size = args.batch_size or model.batch_size
+    for start in range(0, len(items), size):
+        requests = {}
+        batch = items[start : start + size]
+        for index, (source, prompt) in enumerate(batch, start):
+            try:
+                if source.problem is None:
+                    requests[index] = model.prepare(source.path, prompt)
+                else:
+                    console.problem(source.path, source.problem)
+            except DoorError as error:
+                console.problem(source.path, str(error))
+            except UsageError as error:
+                if one_prompt:
+                    raise
+                console.problem(source.path, str(error))
+        answers = model.run(list(requests.values()), **generation_options(args))
+        yield list(zip(requests, answers, strict=True))
+        console.step(len(batch))
+
+
+def answer_facts(answer: "Answer") -> Record:
+    """What `--json` says about every answer, besides its text."""
+    return {
+        "confidence": round(answer.confidence, 4),
+        "declined": answer.declined,
+        "tokens": answer.tokens,
+        "complete": answer.complete,
+    }
+
+
+def answer_pictures(
+    model: "Model", prompt: str, args: argparse.Namespace, prog: str, record: Callable[..., Record]
+) -> int:
+    """Answer one prompt about the pictures of `args.images`, and print.
+
+    Args:
+        prompt: what to ask about each.
+        args: parsed options; `images` are the arguments that lead to pictures.
+        prog: the script's name.
+        record: makes the JSON object of a path and an answer.
+
+    Returns:
+        The exit status.
+    """
+    sources = find_pictures(args.images)
+    console = Console(prog, len(sources))
+    # One file that was named needs no name in front of its answer.
+    is_alone = [source.path for source in sources] == args.images
+    is_alone = is_alone and len(sources) == 1
+    names = ["" if is_alone else printable(source.path) + ": " for source in sources]
+    items = [(source, prompt) for source in sources]
+    if args.stream:
+        for index, item in enumerate(items):
+            _stream_one(model, item, names[index], console, args)
+        return console.close()
+    for batch in answer_all(model, items, console, args):
+        for index, answer in batch:
+            if args.json:
+                path = sources[index].path
+                console.result(json.dumps(record(path, answer), ensure_ascii=False))
+            else:
+                console.result(names[index] + printable(" ".join(answer.text.split())))
+    return console.close()
+
+
+def _stream_one(
+    model: "Model", item: tuple[Source, str], name: str, console: Console, args: argparse.Namespace
+) -> None:
+    source, prompt = item
+    if source.problem is not None:
+        console.problem(source.path, source.problem)
+        return
+    try:
+        request = model.prepare(source.path, prompt)
+    except DoorError as error:
+        console.problem(source.path, str(error))
+        return
+    print(name, end="", flush=True)
+    for part in model.stream(request, **generation_options(args)):
+        print(printable(part.replace("\n", " ")), end="", flush=True)
+    print(flush=True)

@@ -1,0 +1,56 @@
+"""Options that the scripts share, and what they say to the model."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mm.model import Options
+
+IMAGE_HELP = "file, folder (its pictures, found by content), pattern, or - for paths on stdin"
+
+
+def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """A parser whose help ends with examples."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=f"examples:\n{examples}\n\nexit status: 0, 1 if an input failed, 2 on wrong usage",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options of every script that runs a model."""
+    add = parser.add_argument_group("model").add_argument
+    add("--model", metavar="DIR", help="a model's folder (default: the one in the package)")
+    add("--lang", default="en", help="language of the request, en or ko (default: en)")
+    add("--max-new-tokens", type=int, metavar="N", help="longest answer, in tokens")
+    add("--temperature", type=float, metavar="X", help="0 is the likeliest answer (default: 0)")
+    add("--seed", type=int, metavar="N", help="of sampling, with a temperature (default: 0)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the scripts that answer for many pictures."""
+    group = parser.add_argument_group("output")
+    form = group.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line")
+    form.add_argument("--stream", action="store_true", help="print words as they come")
+    group.add_argument(
+        "--batch-size", type=positive, metavar="N", help="pictures at a time (default: 16 on a CPU)"
+    )
+
+
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def generation_options(args: argparse.Namespace) -> "Options":
+    """The options that were given, for `mm.model.Model`."""
+    names = ("max_new_tokens", "temperature", "seed")
+    given: Any = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    options: Options = given
+    return options

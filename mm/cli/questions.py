@@ -1,0 +1,93 @@
+"""Answer a file of questions, so that a run that was stopped goes on where it was."""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mm.cli.answers import Record, answer_all, answer_facts
+from mm.cli.console import Console
+from mm.cli.inputs import Source
+from mm.errors import UsageError
+
+if TYPE_CHECKING:
+    from mm.model import Model
+
+
+def answer_file(
+    model: "Model", questions: str, output: str, args: argparse.Namespace, prog: str
+) -> int:
+    """Answer the questions of a JSONL file, appending to another; answered lines are skipped.
+
+    Each line of `questions` has `image`, a path from that file's folder on, and `question`; each
+    line of `output` repeats both with the number of the line, the answer and its facts. A batch is
+    written at once, so that stopping at any moment loses at most one batch.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UsageError: a file that cannot be read or written, or an output of other questions.
+    """
+    try:
+        with open(questions, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().split("\n")
+        done = _answered_lines(output, lines)
+        todo = [n for n, line in enumerate(lines, 1) if line.strip() and n not in done]
+        console = Console(prog, len(todo))
+        asked: list[tuple[int, Record]] = []
+        for number in todo:
+            row = _question(lines[number - 1])
+            if row is None:
+                console.problem(f"{questions}:{number}", 'needs {"image": PATH, "question": TEXT}')
+                console.step()
+            else:
+                asked.append((number, row))
+        folder = os.path.dirname(questions)
+        items = [(Source(os.path.join(folder, r["image"])), r["question"]) for _, r in asked]
+        with open(output, "ab", buffering=0) as sink:
+            for batch in answer_all(model, items, console, args, one_prompt=False):
+                rows = []
+                for index, answer in batch:
+                    number, row = asked[index]
+                    said = {"line": number, **row, "answer": answer.text, **answer_facts(answer)}
+                    rows.append(json.dumps(said, ensure_ascii=True) + "\n")
+                sink.write("".join(rows).encode())
+                os.fsync(sink.fileno())
+    except OSError as error:
+        raise UsageError(f"{error.filename or output}: {error.strerror}") from None
+    return console.close()
+
+
+def _question(line: str) -> Record | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict):
+        return None
+    if not isinstance(row.get("image"), str) or not isinstance(row.get("question"), str):
+        return None
+    return {"image": row["image"], "question": row["question"]}
+
+
+def _answered_lines(output: str, questions: Sequence[str]) -> set[int]:
+    """Numbers of the lines that `output` has answers to. A line that was cut off is removed."""
+    if not os.path.exists(output):
+        return set()
+    with open(output, "r+b") as file:
+        data = file.read()
+        file.truncate(data.rfind(b"\n") + 1)
+    done = set()
+    for line in data.split(b"\n")[:-1]:
+        try:
+            answer = json.loads(line)
+            number = answer["line"]
+            same = _question(questions[number - 1]) == {k: answer[k] for k in ("image", "question")}
+        except (ValueError, KeyError, TypeError, IndexError):
+            same = False
+        if not same:
+            raise UsageError(f"{output} holds answers to other questions: give another --output")
+        done.add(number)
+    return done

@@ -1,0 +1,64 @@
+"""Answer a question about pictures: `python scripts/ask.py IMAGE... "QUESTION"`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mm.cli.answers import Record, answer_facts, answer_pictures
+
+from mm.cli.console import run
+from mm.cli.options import IMAGE_HELP, add_model_options, add_output_options, make_parser
+from mm.cli.questions import answer_file
+
+if TYPE_CHECKING:
+    from mm.model import Answer
+
+PROG = "ask.py"
+EXAMPLES = """\
+  python scripts/ask.py photo.jpg "What is on the table?"
+  python scripts/ask.py --batch questions.jsonl --output answers.jsonl"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = make_parser("Answer a question about each picture.", EXAMPLES)
+    parser.usage = f"{PROG} [options] IMAGE... QUESTION | --batch IN.jsonl --output OUT.jsonl"
+    parser.add_argument("images", metavar="IMAGE", nargs="*", help=IMAGE_HELP)
+    parser.add_argument("question", metavar="QUESTION", nargs="?", help="comes last, in quotes")
+    parser.add_argument(
+        "--batch", metavar="IN.jsonl", help='lines of {"image": PATH, "question": TEXT}'
+    )
+    parser.add_argument("--output", metavar="OUT.jsonl", help="appended to; answered lines stay")
+    add_output_options(parser)
+    add_model_options(parser)
+    args = parser.parse_intermixed_args(argv)
+    if (args.batch is None) != (args.output is None):
+        parser.error("--batch and --output go together")
+    if args.batch is not None and args.images:
+        parser.error("give pictures and a question, or --batch, not both")
+    if args.batch is None:
+        if len(args.images) < 2:
+            parser.error('give at least one picture and a question: ask.py IMAGE... "QUESTION"')
+        *args.images, args.question = args.images
+        if os.path.exists(args.question):
+            parser.error(f"the last argument must be the question; {args.question} is a file")
+    return run(PROG, lambda: ask(args))
+
+
+def ask(args: argparse.Namespace) -> int:
+    import mm
+
+    model = mm.load(args.model, args.device)
+    if args.batch is not None:
+        return answer_file(model, args.batch, args.output, args, PROG)
+
+    def record(path: str, answer: "Answer") -> Record:
+        asked = {"path": path, "question": args.question, "answer": answer.text}
+        return {**asked, **answer_facts(answer)}
+
+    return answer_pictures(model, args.question, args, PROG, record)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Describe pictures: `python scripts/caption.py IMAGE...`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mm.cli.answers import Record, answer_facts, answer_pictures
+
+from mm.cli.console import run
+from mm.cli.options import IMAGE_HELP, add_model_options, add_output_options, make_parser
+
+if TYPE_CHECKING:
+    from mm.model import Answer
+
+PROG = "caption.py"
+EXAMPLES = """\
+  python scripts/caption.py photo.jpg
+  find album -name '*.png' | python scripts/caption.py --json --lang ko -"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = make_parser("Describe pictures.", EXAMPLES)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help=IMAGE_HELP)
+    parser.add_argument("--prompt", metavar="TEXT", help="ask for something else than a caption")
+    add_output_options(parser)
+    add_model_options(parser)
+    args = parser.parse_intermixed_args(argv)
+    return run(PROG, lambda: caption(args))
+
+
+def caption(args: argparse.Namespace) -> int:
+    import mm
+
+    model = mm.load(args.model, args.device)
+    prompt = model.caption_prompt(args.lang) if args.prompt is None else args.prompt
+
+    def record(path: str, answer: "Answer") -> Record:
+        return {"path": path, "caption": answer.text, **answer_facts(answer)}
+
+    return answer_pictures(model, prompt, args, PROG, record)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
