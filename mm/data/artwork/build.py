@@ -63,6 +63,26 @@ def drawings(cache: Path, output: Path, only: Iterable[str] = ()) -> Iterator[It
             yield from (item for item in found if item is not None)
 
 
+def prepare(output: Path, cache: Path, only: Iterable[str] = ()) -> dict[str, int]:
+    """Build the whole artwork folder anew; return the number of items per kind, source and split.
+
+    Args:
+        output: the folder to fill; one from an earlier run is replaced.
+        cache: where fetched packages are kept.
+        only: names of the sets to draw, for a quick look; all of them if empty.
+
+    Raises:
+        FetchError: a package could not be fetched.
+        FileExistsError: `output` holds something else.
+        ValueError: `only` names no set, or a package's licence has changed.
+    """
+    if unknown := sorted(set(only) - set(load_table().sets)):
+        known = ", ".join(load_table().sets)
+        raise ValueError(f"no set named {', '.join(unknown)}; known: {known}")
+    clean(output)
+    return write(drawings(cache.resolve(), output, only), output)
+
+
 def write(items: Iterable[Item], output: Path) -> dict[str, int]:
     """Write the index atomically and count the items per kind, set and split."""
     counts: dict[str, int] = {}
@@ -102,11 +122,6 @@ Job = tuple[icons.Icon, Callable[[], bytes | Path]]
 def _jobs(artwork: ArtworkSet, package: Path, books: list[dict[str, str]]) -> Iterator[Job]:
     """Pair each drawing with what opens or renders it."""
     concepts, table = load_concepts(), load_table()
-    if artwork.match == "files":
-        for icon, path in icons.by_file(package / "assets", concepts):
-            if icon.glyph not in artwork.exclude:
-                yield icon, lambda path=path: path  # type: ignore[misc]
-        return
     icon_set = icons.IconSet(package)
     for icon in icons.select(artwork, icon_set, concepts, table, books):
         yield icon, lambda name=icon.name: vector.render_svg(icon_set.svg(name))  # type: ignore[misc]
@@ -122,7 +137,8 @@ def _draw(
     number = icon.name if icon.name != slug(icon.concept) else ""
     stem = "-".join(part for part in (slug(icon.concept), icon.glyph, number) if part)
     colour, mask = f"{artwork.name}/{stem}.colour.png", f"{artwork.name}/{stem}.mask.png"
-    save_png(drawing.colour, output / colour)
+    flat = np.full_like(drawing.colour, icons.FLAT)
+    save_png(flat if artwork.mono else drawing.colour, output / colour)
     save_png(drawing.mask, output / mask)
     tags: dict[str, Any] = {"kind": "object", "concept": icon.concept, "set": artwork.name}
     tags |= {"glyph": icon.glyph, "icon": icon.name, "split": artwork.split}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from mm.data.artwork.sets import ArtworkSet, Concept, Table, code_points, slug
 
-FLAT = "#2b2b30"  # what one-colour icons are drawn in
+FLAT = (43, 43, 48)  # what one-colour icons are drawn in
 
 
 @dataclass(frozen=True)
@@ -51,20 +50,23 @@ class IconSet:
         numbered = [f"{name}-{number}" for number in range(1, 6)]
         return [candidate for candidate in (name, *numbered) if candidate in self]
 
-    def drawing(self, name: str) -> str:
-        """The name the drawing is stored under, so that aliases of it can be recognised."""
+    def body(self, name: str) -> str:
+        """The SVG elements of an icon: equal for two names of one drawing."""
+        return str(self._icon(name)["body"])
+
+    def _icon(self, name: str) -> dict[str, Any]:
         while name in self._aliases:
             name = self._aliases[name]
-        return name
+        return self._icons[name]
 
     def svg(self, name: str) -> str:
         """Write the icon as an SVG document."""
-        icon = self._icons[self.drawing(name)]
+        icon = self._icon(name)
         left, top = icon.get("left", 0), icon.get("top", 0)
         width, height = icon.get("width", self._size[0]), icon.get("height", self._size[1])
         side = max(width, height)
         box = f"{left - (side - width) / 2} {top - (side - height) / 2} {side} {side}"
-        body = str(icon["body"]).replace("currentColor", FLAT)
+        body = self.body(name).replace("currentColor", f"rgb{FLAT}")
         namespaces = (
             'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
         )
@@ -85,6 +87,8 @@ def by_glyph(
     """Find a concept's icons in a set named after emoji."""
     for glyph in concept.glyphs:
         code = code_points(glyph)
+        if artwork.names.get(code) == "":
+            continue
         own = [icons.characters.get(code), icons.characters.get(f"{code}-fe0f")]
         names = [artwork.names.get(code), *own, *emoji_names(glyph, books)]
         names += [name.replace("-", "") for name in names if name]
@@ -96,9 +100,8 @@ def by_glyph(
 
 def by_name(artwork: ArtworkSet, icons: IconSet, concept: Concept, table: Table) -> Iterator[Icon]:
     """Find a concept's icons in a set named in plain English."""
-    wanted: list[str] = []
-    if concept.english not in table.ambiguous:
-        wanted = [concept.slug, *table.words.get(concept.english, ())]
+    wanted = [] if concept.english in table.ambiguous else [concept.slug]
+    wanted += table.words.get(concept.english, ())
     for name in wanted:
         found = [f"{name}{suffix}" for suffix in artwork.suffixes if f"{name}{suffix}" in icons]
         if found:
@@ -128,26 +131,16 @@ def select(
         )
     chosen: dict[str, Icon] = {}
     for concept in concepts:
-        if concept.english in artwork.exclude:
+        if artwork.mono and concept.english in table.coloured:
             continue
         if artwork.match == "glyph":
             found = by_glyph(artwork, icons, concept, books)
         else:
             found = by_name(artwork, icons, concept, table)
         for icon in found:
-            if icon.name not in artwork.exclude and icon.glyph not in table.skip_glyphs:
-                chosen.setdefault(icons.drawing(icon.name), icon)
+            if icon.name not in artwork.exclude:
+                chosen.setdefault(icons.body(icon.name), icon)
     return list(chosen.values())
-
-
-def by_file(folder: Path, concepts: tuple[Concept, ...]) -> Iterator[tuple[Icon, Path]]:
-    """Find a concept's pictures among files named after their code points."""
-    files = {re.sub("-fe0f", "", path.stem): path for path in sorted(folder.glob("*.webp"))}
-    for concept in concepts:
-        for glyph in concept.glyphs:
-            code = code_points(glyph)
-            if code in files:
-                yield Icon(concept.english, code, code), files[code]
 
 
 def _json(path: Path) -> dict[str, Any]:

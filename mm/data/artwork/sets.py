@@ -10,7 +10,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 LICENCES = ("Apache-2.0", "MIT", "ISC", "BSD-3-Clause", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0")
-MATCHES = ("glyph", "files", "name")
+MATCHES = ("glyph", "name")
 SPLITS = ("train", "dev", "test")
 
 
@@ -35,14 +35,15 @@ class ArtworkSet:
     """One package of drawings and how its drawings are found.
 
     Attributes:
-        match: `glyph`: an icon set named after emoji; `files`: pictures named by code point;
-            `name`: an icon set searched for the concepts' English names.
+        match: `glyph`: an icon set named after emoji; `name`: one searched for the concepts'
+            English names.
         mono: one flat colour, so that only the mask says anything.
         licence: as the package itself states it (SPDX), checked when the set is read.
         suffixes: style endings tried in this order after a name (name-matched sets).
-        names: emoji code points to icon names, where the set spells them in its own way.
+        names: emoji code points to icon names, where the set spells them in its own way; an
+            empty name leaves the emoji out.
         include: further icons per concept, seen by eye.
-        exclude: icons or concepts left out, seen by eye.
+        exclude: names of icons left out, seen by eye.
     """
 
     name: str
@@ -74,15 +75,15 @@ class Table:
 
     Attributes:
         words: further icon names that mean a concept in any name-matched set.
-        ambiguous: concepts whose own name means something else in too many sets (a bat, a bow);
-            they are matched only through a set's `include`.
-        skip_glyphs: code points never drawn (people, hands, ...).
+        ambiguous: concepts whose own name means something else in most sets (a phone, a bolt):
+            only their `words` and a set's `include` are looked for.
+        coloured: concepts that a one-colour drawing can't show.
     """
 
     sets: dict[str, ArtworkSet]
     words: dict[str, tuple[str, ...]]
     ambiguous: frozenset[str]
-    skip_glyphs: frozenset[str]
+    coloured: frozenset[str]
 
 
 def slug(text: str) -> str:
@@ -115,14 +116,14 @@ def load_table(path: Path = FOLDER / "sets.yaml") -> Table:
     data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     sets = {name: _artwork_set(name, fields) for name, fields in data["sets"].items()}
     words = _tuples(data["words"])
-    ambiguous = frozenset(data["ambiguous"])
+    ambiguous, coloured = frozenset(data["ambiguous"]), frozenset(data["coloured"])
     known = {concept.english for concept in load_concepts()}
-    named = set(words) | ambiguous
+    named = set(words) | ambiguous | coloured
     for entry in sets.values():
         named |= set(entry.include)
     if unknown := sorted(named - known):
         raise ValueError(f"{path.name}: no such concept: {', '.join(unknown)}")
-    return Table(sets, words, ambiguous, frozenset(data["skip_glyphs"]))
+    return Table(sets, words, ambiguous, coloured)
 
 
 def _artwork_set(name: str, fields: dict[str, Any]) -> ArtworkSet:
