@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mm.cli.answers import Record, answer_facts, answer_pictures
-
 from mm.cli.console import run
 from mm.cli.options import IMAGE_HELP, add_model_options, add_output_options, make_parser
 from mm.cli.questions import answer_file
