@@ -69,9 +69,11 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             raise EOFError
         (length,) = struct.unpack_from(">I", data, pos)
         start, end = pos + 8, pos + 8 + length
+        kind = data[pos + 4 : start]
+        if not kind.isalpha():
+            raise ValueError("a chunk type must be four letters")
         if end + 4 > len(data):
             raise EOFError
-        kind = data[pos + 4 : start]
         yield kind, start, end
         if kind == b"IEND":
             return

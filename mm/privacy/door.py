@@ -273,9 +273,13 @@ def encode_webp(image: Image.Image, quality: int = 90, *, lossless: bool = False
 
 
 def _encode(image: Image.Image, kind: str, **options: int | bool) -> bytes:
-    buffer = io.BytesIO()
+    buffer, clean = io.BytesIO(), pixels_only(image)
     try:
-        pixels_only(image).save(buffer, kind, **options)
-    except (OSError, SystemError) as error:  # too wide for the format is the one known cause
+        clean.save(buffer, kind, **options)
+    except (
+        OSError,
+        ValueError,
+        SystemError,
+    ) as error:  # too wide for the format is the one known cause
         raise ValueError(f"{image.width} x {image.height} does not fit in {kind}") from error
     return buffer.getvalue()

@@ -103,9 +103,12 @@ def read(directory: str | os.PathLike[str]) -> dict[str, Any]:
         audit, counts, shards = ledger["audit"], ledger["counts"], ledger["shards"]
         known = policy.hash() == ledger["policy_hash"]
         audited = audit["pictures"] == counts["images"] and audit["texts"] == counts["texts"]
+        inside = all(Path(shard["file"]).name == shard["file"] for shard in shards)
         complete = sum(len(shard["offsets"]) for shard in shards) == counts["samples"]
     except (KeyError, TypeError, PrivacyError):
         raise LedgerError(f"{place / NAME} lacks what a ledger must say: {fix(place)}") from None
+    if not inside:
+        raise LedgerError(f"{place / NAME} names a shard outside its directory: {fix(place)}")
     if not known:
         raise LedgerError(f"{place / NAME} names another policy than it used: {fix(place)}")
     if not audited or not complete:
@@ -125,8 +128,6 @@ def verify_shards(directory: str | os.PathLike[str], ledger: Mapping[str, Any]) 
         raise LedgerError(f"{place / extra} is not in the ledger: {fix(place)}")
     for shard in ledger["shards"]:
         path = place / shard["file"]
-        if path.parent != place:
-            raise LedgerError(f"{place / NAME} names a shard outside its directory: {fix(place)}")
         if not path.is_file():
             raise LedgerError(f"{path} is missing: {fix(place)}")
         if path.stat().st_size != shard["bytes"] or file_hash(path) != shard["sha256"]:

@@ -27,6 +27,7 @@ _EMAIL = re.compile(
     r"|\[[0-9a-f:.]{3,45}\])",
     re.IGNORECASE,
 )
+_AT_WORD = re.compile(r"%40|\(at\)|\[at\]", re.IGNORECASE)
 _SEPARATORS = r"[ \t\n.\-/_·,]"
 _CARD_RUN = re.compile(rf"(?<!\d)\d(?:{_SEPARATORS}{{0,2}}\d){{12,40}}(?!\d)")
 _CARD_PREFIX = re.compile(r"3[0-9]|[24569]")
@@ -65,6 +66,8 @@ def scrub_text(
     Returns:
         The text and the number of replacements by rule.
     """
+    for rule in rules:
+        _check_rule(rule)
     found: Counter[str] = Counter()
     if "@" not in text and text.isascii() and not any(map(str.isdigit, text)):
         if not _AT_WORD.search(text):
@@ -81,17 +84,13 @@ def scrub_text(
     return text, +found
 
 
-_AT_WORD = re.compile(r"%40|\(at\)|\[at\]", re.IGNORECASE)
-
-
 def find(text: str, rule: str, regions: Sequence[str] = DEFAULT_REGIONS) -> list[Span]:
     """Return the (start, end) spans that one rule finds in `text`.
 
     Raises:
         ValueError: unknown rule; a detector that does not exist is no pass.
     """
-    if rule not in RULES:
-        raise ValueError(f"unknown text rule {rule!r}; known: {', '.join(sorted(RULES))}")
+    _check_rule(rule)
     view, places = _plain_view(text)
     spans = RULES[rule](view, tuple(regions))
     if places is None:
@@ -104,11 +103,15 @@ def check_rules(rules: Iterable[str], regions: Iterable[str]) -> None:
     import phonenumbers
 
     for rule in rules:
-        if rule not in RULES:
-            raise ValueError(f"unknown text rule {rule!r}; known: {', '.join(sorted(RULES))}")
+        _check_rule(rule)
     for region in regions:
         if region not in phonenumbers.SUPPORTED_REGIONS:
             raise ValueError(f"unknown phone region {region!r}; use two letters such as KR")
+
+
+def _check_rule(rule: str) -> None:
+    if rule not in RULES:
+        raise ValueError(f"unknown text rule {rule!r}; known: {', '.join(sorted(RULES))}")
 
 
 def _find_email(text: str, regions: tuple[str, ...]) -> list[Span]:

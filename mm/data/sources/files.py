@@ -1,6 +1,7 @@
 """What readers share: finding their input and reading picture files as bytes."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -45,18 +46,25 @@ def with_pictures(
 
     Args:
         root: folder that relative names start from.
-        names: picture files as the record names them.
+        names: picture files as the record names them; one outside `root` is a problem.
         turns: the conversation.
         tags: slice labels.
         index: number of the record in its source.
     """
     names = list(names)
-    identity = make_source_id(*names, index)
+    identity = make_source_id(os.path.basename(os.path.abspath(root)), *names, index)
+    if not all(_inside(root, name) for name in names):
+        return broken("outside-root", identity)  # a stranger's list must not name private files
     try:
         images = [door.read_bytes(root / name) for name in names]
     except DoorError as error:
         return broken(error.reason, identity)
     return Sample(images, turns, tags, identity)
+
+
+def _inside(root: Path, name: str) -> bool:
+    top = os.path.abspath(root)
+    return os.path.commonpath([top, os.path.abspath(os.path.join(top, name))]) == top
 
 
 def broken(reason: str, *identity: str | int) -> Sample:
@@ -91,10 +99,18 @@ def text_tags(value: Any) -> dict[str, str]:  # parsed JSON
     return {key: item if isinstance(item, str) else json.dumps(item) for key, item in value.items()}
 
 
-def caption_turns(prompt: str, caption: str | None, num_images: int = 1) -> list[tuple[str, str]]:
-    """Make the turns of a captioned picture; without a caption there is only the question."""
-    question = ("user", "<image>" * num_images + prompt)
-    return [question] if caption is None else [question, ("assistant", caption)]
+def caption_turns(prompt: str, captions: Iterable[str]) -> list[tuple[str, str]]:
+    """Make the turns of a captioned picture: one independent pair per caption.
+
+    Without a caption there is only the question.
+    """
+    answers = [words.strip() for words in captions]
+    turns = [("user", "<image>" + prompt)]
+    for number, words in enumerate(answers):
+        if number:
+            turns.append(("user", prompt))
+        turns.append(("assistant", words))
+    return turns
 
 
 def stream_json_array(file: TextIO) -> Iterator[Any]:  # parsed JSON values
@@ -113,7 +129,6 @@ def stream_json_array(file: TextIO) -> Iterator[Any]:  # parsed JSON values
         buffer = buffer.lstrip()
         if buffer.startswith("]") and first:
             return
-        more = ""
         try:
             item, end = decoder.raw_decode(buffer)
             rest = buffer[end:].lstrip()

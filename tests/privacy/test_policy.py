@@ -1,0 +1,64 @@
+"""Policies: the files in conf/ are what the code does, and bad values are named."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mm.privacy.door import Limits, open_image
+from mm.privacy.errors import ScrubError
+from mm.privacy.metadata import check_pixels_only
+from mm.privacy.policy import Policy, from_dict, load_policy
+
+CONF = Path(__file__).resolve().parents[2] / "conf" / "policy"
+
+
+def test_default_file_equals_the_code() -> None:
+    assert load_policy(CONF / "default.yaml") == Policy()
+
+
+def test_hash_names_the_content() -> None:
+    assert Policy().hash() == from_dict(Policy().as_dict()).hash()
+    assert Policy().hash() != Policy(limits=Limits(max_frames=2)).hash()
+    assert Policy().hash() != Policy(text_rules=("email",)).hash()
+
+
+@pytest.mark.parametrize("encoding", ["png", "webp", "jpeg"])
+def test_encode_gives_pixels_in_the_named_format(encoding: str) -> None:
+    policy = Policy(encoding=encoding, longest_side=20)
+    image = Image.new("RGB", (40, 10), (90, 120, 150))
+    data = policy.encode(policy.fit(image))
+    assert check_pixels_only(data) == encoding
+    assert open_image(data).size == (20, 5)
+
+
+def test_fit_leaves_small_pictures_alone() -> None:
+    image = Image.new("RGB", (40, 10))
+    assert Policy(longest_side=40).fit(image) is image
+    assert Policy(longest_side=None).fit(image) is image
+    assert Policy(longest_side=2).fit(Image.new("RGB", (900, 1))).size == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"encoding": "gif"}, "policy.encoding is 'gif'"),
+        ({"quality": 0}, "policy.quality is 0"),
+        ({"longest_side": -1}, "policy.longest_side is -1"),
+        ({"background": [0, 0, 256]}, "policy.background"),
+        ({"on_failure": "ignore"}, "policy.on_failure is 'ignore'"),
+        ({"text_rules": ["emial"]}, "unknown text rule 'emial'"),
+        ({"phone_regions": ["XX"]}, "unknown phone region 'XX'"),
+        ({"limits": {"max_frame": 1}}, "policy.limits: .*max_frame"),
+        ({"limits": {"max_frames": 0}}, "policy.limits: limits.max_frames is 0"),
+        ({"limts": {}}, "unknown policy key 'limts'; known: .*limits"),
+    ],
+)
+def test_bad_values_are_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ScrubError, match=message):
+        from_dict(values)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ScrubError, match="no policy file .*none.yaml"):
+        load_policy(tmp_path / "none.yaml")

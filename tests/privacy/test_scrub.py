@@ -1,0 +1,176 @@
+"""From planted files to shards: no secret survives, what fails is counted and left out."""
+
+import dataclasses
+import io
+import json
+import tarfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from mm.data.sample import Sample
+from mm.data.shards import ShardReader, write_shards
+from mm.privacy import containers
+from mm.privacy.errors import ScrubError
+from mm.privacy.policy import Policy
+from mm.privacy.scrub import Refusal, hashed_id, scrub_sample
+from tests.privacy import planted as plant
+
+TEXT_SECRETS = ("jane.roe@example.com", "010-1234-5678", "4111 1111 1111 1111", "+44 20 7946 0958")
+
+
+def planted_samples() -> list[Sample]:
+    words = "Jane: " + ", ".join(TEXT_SECRETS)
+    return [
+        Sample(
+            [plant.planted(kind)],
+            [("user", f"<image>Whose? {words}"), ("assistant", words)],
+            {"kind": kind, "note": TEXT_SECRETS[0], TEXT_SECRETS[1]: "x"},
+            f"/home/PLANTED-Jane-Roe/photo.{kind}",
+        )
+        for kind in plant.FORMATS
+    ]
+
+
+def every_byte(directory: Path) -> list[bytes]:
+    """Collect a directory's bytes raw, and every picture's structures inflated and decoded."""
+    found = []
+    for path in directory.rglob("*"):
+        found += [path.name.encode(), path.read_bytes()]
+        if path.suffix != ".tar":
+            continue
+        with tarfile.open(path) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                data = file.read() if file else b""
+                found += [member.name.encode(), data]
+                if member.name.endswith(".png"):
+                    chunks = containers.png_chunks(data)
+                    packed = b"".join(data[a:b] for kind, a, b in chunks if kind == b"IDAT")
+                    found.append(zlib.decompress(packed))
+                if member.name.endswith(".json"):
+                    found.append(json.dumps(json.loads(data), ensure_ascii=False).encode())
+    return found
+
+
+@pytest.mark.parametrize("encoding", ["png", "webp", "jpeg"])
+def test_no_planted_secret_survives(tmp_path: Path, encoding: str) -> None:
+    samples = planted_samples()
+    needles = [secret for secret in plant.SECRETS] + [b"PLANTED", b"MAKER", b"GPS", b"8BIM"]
+    needles += [secret.encode() for secret in TEXT_SECRETS]
+    needles += [secret.replace(" ", "").replace("-", "").encode() for secret in TEXT_SECRETS]
+    needles += [needle.decode().encode("utf-16-le") for needle in needles]
+    raw = b"".join(b"".join(sample.images) + repr(sample).encode() for sample in samples)
+    assert sum(needle in raw for needle in needles) >= len(plant.SECRETS) + 4  # they are planted
+
+    report = write_shards(samples, tmp_path / "out", Policy(encoding=encoding))
+    assert report.samples == len(samples) and not report.quarantined
+    for blob in every_byte(tmp_path / "out"):
+        for needle in needles:
+            assert needle not in blob
+
+
+def test_ledger_counts_what_was_removed(tmp_path: Path) -> None:
+    write_shards(planted_samples(), tmp_path / "out", Policy())
+    counts = ShardReader(tmp_path / "out").ledger["counts"]
+    assert counts["samples"] == counts["images"] == 6
+    assert counts["text"] == {"email": 18, "phone": 30, "card": 12}
+    assert counts["metadata"]["gps"] == 3 and counts["metadata"]["icc"] == 5  # both TIFF pages
+
+
+def test_turns_and_tags_are_clean_and_ids_hashed() -> None:
+    clean, found = scrub_sample(planted_samples()[0], Policy())
+    assert clean.turns[1] == ("assistant", "Jane: [EMAIL], [PHONE], [CARD], [PHONE]")
+    assert clean.tags == {"kind": "jpeg", "note": "[EMAIL]", "[PHONE]": "x"}
+    assert clean.source_id == hashed_id("/home/PLANTED-Jane-Roe/photo.jpeg")
+    assert hashed_id(clean.source_id) == clean.source_id
+    assert found.text == {"email": 3, "phone": 5, "card": 2}
+
+
+GOOD = plant.planted("png")
+TURNS = [("user", "<image>What?"), ("assistant", "a dog")]
+
+
+@pytest.mark.parametrize(
+    ("sample", "reason"),
+    [
+        (Sample([b""], TURNS), "empty"),
+        (Sample([b"text"], TURNS), "not-an-image"),
+        (Sample([GOOD[:200]], TURNS), "truncated"),
+        (Sample([GOOD, GOOD], TURNS), "marker-count"),
+        (Sample([], TURNS), "marker-count"),
+        (Sample([GOOD], [("robot", "<image>")]), "bad-turns"),
+        (Sample([GOOD], [("user", "<image>" + "x" * 200_000)]), "text-too-long"),
+        (Sample([GOOD], [("user", "<image>\ud800")]), "bad-text"),
+        (Sample([GOOD], [("user", None)]), "bad-text"),  # type: ignore[list-item]
+        (Sample([GOOD], TURNS, {"n": 1}), "bad-text"),  # type: ignore[dict-item]
+        (Sample([GOOD], TURNS, problem="missing"), "missing"),
+        (Sample([None], TURNS), "internal"),  # type: ignore[list-item]
+        (Sample(None, TURNS), "internal"),  # type: ignore[arg-type]
+    ],
+)
+def test_bad_record_is_refused_with_a_reason(sample: Sample, reason: str) -> None:
+    result = scrub_sample(sample, Policy(), index=7)
+    assert isinstance(result, Refusal)
+    assert result.reason == reason
+    assert str(result).startswith(f"sample 7: {reason}: ") and "\n" not in str(result)
+
+
+def test_quarantine_is_counted_and_the_others_are_done(tmp_path: Path) -> None:
+    good = Sample([GOOD], TURNS)
+    seen: list[Refusal] = []
+    report = write_shards(
+        [good, Sample([b"text"], TURNS), good, Sample([GOOD], problem="missing")],
+        tmp_path / "out",
+        Policy(),
+        on_refusal=seen.append,
+    )
+    assert (report.samples, dict(report.quarantined)) == (2, {"not-an-image": 1, "missing": 1})
+    assert [refusal.index for refusal in seen] == [1, 3]
+    reader = ShardReader(tmp_path / "out")
+    assert reader.ledger["counts"]["quarantined"] == {"not-an-image": 1, "missing": 1}
+    assert len(reader) == 2
+
+
+def test_stop_policy_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ScrubError, match="sample 0: not-an-image: .*on_failure is stop"):
+        write_shards([Sample([b"x"], TURNS)], tmp_path / "out", Policy(on_failure="stop"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_source_failure_leaves_nothing_behind(tmp_path: Path) -> None:
+    def failing():  # type: ignore[no-untyped-def]
+        yield Sample([GOOD], TURNS)
+        raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="disk"):
+        write_shards(failing(), tmp_path / "out", Policy())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scrubbing_twice_equals_once() -> None:
+    for sample in planted_samples():
+        once, _ = scrub_sample(sample, Policy())
+        twice, found = scrub_sample(once, Policy())
+        assert twice == once
+        assert not found.text and not found.metadata
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    samples = [
+        dataclasses.replace(sample, source_id=f"{number}{sample.source_id}")
+        for number in range(12)
+        for sample in (*planted_samples(), Sample([b"text"], TURNS))
+    ]
+    for workers in (0, 2):
+        write_shards(samples, tmp_path / str(workers), Policy(), workers=workers)
+    for name in ("000000.tar", "ledger.json"):
+        assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+def test_progress_is_one_line_without_a_terminal(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    write_shards([Sample([GOOD], TURNS)], tmp_path / "out", Policy(), progress=stream)
+    assert stream.getvalue().startswith("scrubbed 1, quarantined 0, ")
+    assert stream.getvalue().count("\n") == 1
