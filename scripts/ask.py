@@ -21,7 +21,7 @@ EXAMPLES = """\
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = make_parser("Answer a question about each picture.", EXAMPLES)
+    parser = make_parser(PROG, "Answer a question about each picture.", EXAMPLES)
     parser.usage = f"{PROG} [options] IMAGE... QUESTION | --batch IN.jsonl --output OUT.jsonl"
     parser.add_argument("images", metavar="IMAGE", nargs="*", help=IMAGE_HELP)
     parser.add_argument("question", metavar="QUESTION", nargs="?", help="comes last, in quotes")

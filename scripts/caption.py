@@ -19,7 +19,7 @@ EXAMPLES = """\
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = make_parser("Describe pictures.", EXAMPLES)
+    parser = make_parser(PROG, "Describe pictures.", EXAMPLES)
     parser.add_argument("images", metavar="IMAGE", nargs="+", help=IMAGE_HELP)
     parser.add_argument("--prompt", metavar="TEXT", help="ask for something else than a caption")
     add_output_options(parser)

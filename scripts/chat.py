@@ -17,7 +17,7 @@ HELP = "/image PATH adds a picture, /new starts again without pictures, /quit en
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = make_parser(f"Talk about pictures. In the chat: {HELP}.", EXAMPLES)
+    parser = make_parser(PROG, f"Talk about pictures. In the chat: {HELP}.", EXAMPLES)
     parser.add_argument("images", metavar="IMAGE", nargs="*", help="pictures to talk about")
     add_model_options(parser)
     args = parser.parse_intermixed_args(argv)

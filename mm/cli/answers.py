@@ -98,7 +98,7 @@ def answer_pictures(
                 path = sources[index].path
                 console.result(json.dumps(record(path, answer), ensure_ascii=False))
             else:
-                console.result(names[index] + printable(" ".join(answer.text.split())))
+                console.result(names[index] + printable(answer.text.replace("\n", " ")))
     return console.close()
 
 

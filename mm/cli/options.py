@@ -9,9 +9,10 @@ if TYPE_CHECKING:
 IMAGE_HELP = "file, folder (its pictures, found by content), pattern, or - for paths on stdin"
 
 
-def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
+def make_parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
     """A parser whose help ends with examples."""
     return argparse.ArgumentParser(
+        prog=prog,
         description=description,
         epilog=f"examples:\n{examples}\n\nexit status: 0, 1 if an input failed, 2 on wrong usage",
         formatter_class=argparse.RawDescriptionHelpFormatter,

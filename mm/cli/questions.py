@@ -14,6 +14,8 @@ from mm.errors import UsageError
 if TYPE_CHECKING:
     from mm.model import Model
 
+LINE_START = b'{"line": '
+
 
 def answer_file(
     model: "Model", questions: str, output: str, args: argparse.Namespace, prog: str
@@ -78,16 +80,21 @@ def _answered_lines(output: str, questions: Sequence[str]) -> set[int]:
         return set()
     with open(output, "r+b") as file:
         data = file.read()
-        file.truncate(data.rfind(b"\n") + 1)
-    done = set()
-    for line in data.split(b"\n")[:-1]:
-        try:
-            answer = json.loads(line)
-            number = answer["line"]
-            same = _question(questions[number - 1]) == {k: answer[k] for k in ("image", "question")}
-        except (ValueError, KeyError, TypeError, IndexError):
-            same = False
-        if not same:
+        *lines, rest = data.split(b"\n")
+        done = {_answered_line(line, questions) for line in lines}
+        is_ours = rest.startswith(LINE_START) or LINE_START.startswith(rest)
+        if None in done or not is_ours:
             raise UsageError(f"{output} holds answers to other questions: give another --output")
-        done.add(number)
-    return done
+        file.truncate(len(data) - len(rest))
+    return {number for number in done if number is not None}
+
+
+def _answered_line(line: bytes, questions: Sequence[str]) -> int | None:
+    try:
+        answer = json.loads(line)
+        number = answer["line"]
+        asked = _question(questions[number - 1])
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+    same = asked == {"image": answer.get("image"), "question": answer.get("question")}
+    return number if same and number > 0 else None
