@@ -1,4 +1,4 @@
-"""Short names for parts: `siglip` means module `mm.encoders.siglip`, whose public class is `Encoder`.
+"""Short names for parts: `siglip` means module `mm.encoders.siglip` and its class `Encoder`.
 
 A file under the part's folder is enough to be found; a package outside this repository adds a name
 through an entry point in the group of the same name (`mm.encoders`). Names match exactly, and two

@@ -131,7 +131,7 @@ class RMSNorm(nn.Module):
 
 
 class RotaryEmbedding(nn.Module):
-    """Cosines and sines of each position's angles, computed in float32 whatever the model's dtype."""
+    """Cosines and sines of each position's angles, computed in float32 in every model."""
 
     inv_freq: Tensor
 

@@ -88,9 +88,9 @@ class Embeddings(nn.Module):
         conv = self.patch_embedding
         # A picture side that P does not divide loses its last pixels, as a strided convolution.
         cropped = pixel_values[:, :, : g * P, : g * P].to(conv.weight.dtype)
-        patches_BChPwP = cropped.unflatten(3, (g, P)).unflatten(2, (g, P))
-        patches_BNCPP = patches_BChPwP.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-        x = F.linear(patches_BNCPP.flatten(2), conv.weight.flatten(1), conv.bias)
+        x_BCgPgP = cropped.reshape(*cropped.shape[:2], g, P, g, P)
+        patches_BNp = x_BCgPgP.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        x = F.linear(patches_BNp, conv.weight.flatten(1), conv.bias)
         return x + self.position_embedding.weight
 
 
@@ -219,4 +219,4 @@ class Encoder(VisionEncoder):
         layer = config.feature_layer
         num_layers = layer if layer >= 0 else config.num_hidden_layers + 1 + layer
         x = self.encoder(self.embeddings(pixel_values), num_layers)
-        return self.post_layernorm(x) if config.use_final_norm else x
+        return self.post_layernorm(x) if config.use_final_norm else x  # type: ignore[no-any-return]

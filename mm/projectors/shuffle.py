@@ -41,5 +41,6 @@ def pixel_shuffle(tokens: Tensor, grid: tuple[int, int], factor: int) -> Tensor:
         raise ValueError(f"{tokens.shape[1]} tokens do not fill a patch grid {grid[0]}x{grid[1]}")
     if factor == 1:
         return tokens
-    x_BhfwfD = tokens.unflatten(1, (grid[0] // factor, factor, grid[1] // factor, factor))
+    B, _, D = tokens.shape
+    x_BhfwfD = tokens.view(B, grid[0] // factor, factor, grid[1] // factor, factor, D)
     return x_BhfwfD.transpose(2, 3).flatten(3).flatten(1, 2)

@@ -1,4 +1,4 @@
-"""Qwen3 against transformers, and against itself: cached, batched, padded, compiled, in bfloat16."""
+"""Qwen3 against transformers, and against itself: cached, batched, padded, compiled."""
 
 from dataclasses import asdict, replace
 

@@ -1,4 +1,4 @@
-"""SigLIP against transformers: every layer, and preprocessing on pictures that are hard to resize."""
+"""SigLIP against transformers: every layer, and preprocessing of hard pictures."""
 
 from dataclasses import asdict, replace
 

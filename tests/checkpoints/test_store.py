@@ -1,0 +1,205 @@
+"""Tensors on disk: the same bytes each time, the library reads them, damage is one clear line."""
+
+import json
+import struct
+
+import pytest
+import torch
+
+from mm.checkpoints import store
+from mm.errors import CheckpointError
+
+
+@pytest.fixture
+def tensors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "b.weight": torch.randn(5, 3, generator=generator),
+        "a.weight": torch.randn(7, generator=generator).to(torch.bfloat16),
+        "a.count": torch.tensor(3),
+        "empty": torch.zeros(0, 4),
+        "flags": torch.tensor([True, False, True]),
+        "turned": torch.randn(4, 6, generator=generator).t(),
+        "글자": torch.arange(5, dtype=torch.uint8),
+    }
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert sorted(found) == sorted(expected)
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
+
+
+@pytest.mark.parametrize("max_shard_bytes", [10**9, 100, 1])
+def test_saved_equals_loaded_in_one_file_or_in_shards(tmp_path, tensors, max_shard_bytes):
+    store.save_tensors(tensors, tmp_path / "model", max_shard_bytes)
+    assert_same(store.load_tensors(tmp_path / "model"), tensors)
+    files = sorted(path.name for path in (tmp_path / "model").iterdir())
+    assert (files == ["model.safetensors"]) == (max_shard_bytes == 10**9)
+    assert store.shapes(tmp_path / "model") == {
+        name: tuple(tensor.shape) for name, tensor in tensors.items()
+    }
+
+
+def test_file_is_byte_for_byte_what_the_library_writes(tmp_path, tensors):
+    from safetensors.torch import save
+
+    store.save_tensors(tensors, tmp_path)
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    expected = save(contiguous, metadata={"format": "pt"})
+    assert (tmp_path / store.SINGLE).read_bytes() == expected
+
+
+def test_bytes_do_not_depend_on_the_order_of_tensors_or_metadata(tmp_path, tensors):
+    metadata = {str(number): "x" for number in range(9)}
+    store.save_tensors(tensors, tmp_path / "a", metadata=metadata)
+    turned = dict(reversed(tensors.items()))
+    store.save_tensors(turned, tmp_path / "b", metadata=dict(reversed(metadata.items())))
+    first, second = (tmp_path / name / store.SINGLE for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_writing_again_in_another_form_leaves_no_stale_index_or_file(tmp_path, tensors):
+    store.save_tensors(tensors, tmp_path, max_shard_bytes=1)
+    smaller = {"only": torch.ones(2)}
+    store.save_tensors(smaller, tmp_path)
+    assert_same(store.load_tensors(tmp_path), smaller)
+    store.save_tensors(tensors, tmp_path, max_shard_bytes=1)
+    assert_same(store.load_tensors(tmp_path), tensors)
+
+
+def test_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        store.write_atomically(path, fail)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def lengthen(path):
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def keep_five_bytes(path):
+    path.write_bytes(path.read_bytes()[:5])
+
+
+def declare_huge_header(path):
+    path.write_bytes(struct.pack("<Q", 2**63) + b"{" * 200)
+
+
+def declare_header_over_the_limit(path):
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", 200 * 10**6))
+        file.truncate(300 * 10**6)  # sparse
+
+
+def break_header(path):
+    data = bytearray(path.read_bytes())
+    data[8] = ord("!")
+    path.write_bytes(bytes(data))
+
+
+def list_as_header(path):
+    path.write_bytes(struct.pack("<Q", 8) + b"[1,2,3] ")
+
+
+def shrink_a_shape(path):
+    path.write_bytes(path.read_bytes().replace(b"[5,3]", b"[5,2]"))
+
+
+def unknown_dtype(path):
+    path.write_bytes(path.read_bytes().replace(b'"BF16"', b'"XF16"'))
+
+
+def text_in_place_of_weights(path):
+    path.write_text("this is a letter, not a model, and quite a long one")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate, "is truncated: .* bytes of"),
+        (lengthen, "is too long: .* bytes of"),
+        (keep_five_bytes, "is truncated at 5 bytes"),
+        (declare_huge_header, "is truncated at 208 bytes"),
+        (declare_header_over_the_limit, "declares a header of 200000000 bytes, more than the"),
+        (break_header, "no readable safetensors header"),
+        (list_as_header, "no readable safetensors header"),
+        (shrink_a_shape, "no readable safetensors header"),
+        (unknown_dtype, "cannot be read"),
+        (text_in_place_of_weights, "is truncated at 51 bytes"),
+    ],
+)
+def test_damaged_file_is_one_clear_line(tmp_path, tensors, damage, message):
+    store.save_tensors(tensors, tmp_path)
+    damage(tmp_path / store.SINGLE)
+    with pytest.raises(CheckpointError, match=message) as error:
+        store.load_tensors(tmp_path)
+    assert store.SINGLE in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_folder_or_weights_say_which(tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere does not exist: check the path"):
+        store.load_tensors(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="file is not a folder"):
+        store.load_tensors(tmp_path / "file")
+    with pytest.raises(CheckpointError, match="has no weights"):
+        store.load_tensors(tmp_path)
+
+
+@pytest.fixture
+def sharded(tmp_path, tensors):
+    store.save_tensors(tensors, tmp_path, max_shard_bytes=1)
+    return tmp_path
+
+
+def test_listed_shard_that_is_absent_is_named(sharded):
+    gone = sorted(sharded.glob("*.safetensors"))[2]
+    gone.unlink()
+    with pytest.raises(CheckpointError, match=f"has no {gone.name}, which .*index.json lists"):
+        store.load_tensors(sharded)
+
+
+def test_index_wins_over_file_order_and_must_be_true(sharded, tensors):
+    index = json.loads((sharded / store.INDEX).read_text())
+    extra = sharded / "model-99999-of-99999.safetensors"
+    extra.write_bytes(b"not listed, not read")
+    assert_same(store.load_tensors(sharded), tensors)
+    index["weight_map"]["b.weight"] = index["weight_map"]["flags"]
+    (sharded / store.INDEX).write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="has no tensor 'b.weight', which"):
+        store.load_tensors(sharded)
+
+
+@pytest.mark.parametrize("place", ["../model.safetensors", "/etc/passwd", "..", ""])
+def test_index_cannot_lead_out_of_the_folder(sharded, place):
+    (sharded / store.INDEX).write_text(json.dumps({"weight_map": {"a": place}}))
+    with pytest.raises(CheckpointError, match="which is no file beside it"):
+        store.load_tensors(sharded)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "not a JSON object"),
+        ("{}", "no weight_map"),
+        ('{"weight_map": {"a": 1}}', "no weight_map"),
+        ("[" * 100000, "not valid JSON"),
+    ],
+)
+def test_broken_index_is_one_clear_line(sharded, text, message):
+    (sharded / store.INDEX).write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        store.load_tensors(sharded)
