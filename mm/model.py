@@ -15,6 +15,7 @@ import torch
 from PIL.Image import Exif, Image
 from torch import Tensor
 
+from mm.checkpoints import native
 from mm.errors import CheckpointError, ConfigError, UsageError
 from mm.generate import Generated, GenerationConfig, check_length, generate
 from mm.generate import stream as stream_tokens
@@ -127,8 +128,6 @@ class Model:
                 )
         if dtype is not None and dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
-        from mm.checkpoints import native
-
         place = pick_device(device)
         default = torch.bfloat16 if place.type == "cuda" else torch.float32
         loaded = native.load(path, device=place, dtype=DTYPES[dtype] if dtype else default)

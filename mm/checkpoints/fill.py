@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mm.errors import CheckpointError
 
 _LISTED = 3  # names in a message; the rest is counted
+
+
+class _KeepValues(TorchFunctionMode):
+    """Leaves out every `torch.nn.init` function."""
+
+    def __torch_function__(  # Any: whatever torch calls
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def unfilled() -> Iterator[None]:
+    """Make modules on the meta device, without drawing values that a checkpoint replaces anyway.
+
+    Drawing costs nothing there, but the first draw imports PyTorch's compiler, which takes most of
+    a second.
+    """
+    with _KeepValues(), torch.device("meta"):
+        yield
 
 
 def stored_tensors(module: nn.Module) -> dict[str, Tensor]:

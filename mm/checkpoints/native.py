@@ -20,7 +20,7 @@ import torch
 
 from mm import vlm
 from mm.checkpoints import store
-from mm.checkpoints.fill import check_shapes, fill, stored_tensors
+from mm.checkpoints.fill import check_shapes, fill, stored_tensors, unfilled
 from mm.errors import CheckpointError
 from mm.text.tokenizer import Tokenizer
 from mm.vlm import VisionLanguageModel
@@ -118,7 +118,7 @@ def load(
     config = store.read_json(directory / CONFIG)
     _check_version(config, directory / CONFIG)
     try:
-        with torch.device("meta"):
+        with unfilled():
             model = vlm.build(config)
     except ValueError as error:
         raise CheckpointError(f"{directory / CONFIG}: {error}") from None

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from mm.checkpoints import store
-from mm.checkpoints.fill import check_shapes, fill
+from mm.checkpoints.fill import check_shapes, fill, unfilled
 from mm.checkpoints.rules import NameRules
 from mm.decoder.qwen3 import Qwen3Config, Qwen3ForCausalLM
 from mm.errors import CheckpointError
@@ -64,7 +64,7 @@ def load_qwen3(
             " a shard is missing, or tie_word_embeddings should be true"
         )
     config = dataclasses.replace(config, tie_word_embeddings=share)
-    with torch.device("meta"):
+    with unfilled():
         decoder = Qwen3ForCausalLM(config)
     if share:
         shapes.pop(_HEAD, None)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mm.checkpoints import store
-from mm.checkpoints.fill import check_shapes, fill
+from mm.checkpoints.fill import check_shapes, fill, unfilled
 from mm.checkpoints.rules import NameRules
 from mm.encoders.siglip import Config, Encoder
 from mm.errors import CheckpointError
@@ -60,7 +60,7 @@ def load_siglip(
     """
     directory = Path(directory)
     config = read_config(directory)
-    with torch.device("meta"):
+    with unfilled():
         encoder = Encoder(config)
     shapes = store.shapes(directory)
     kept = {NAMES.ours(name): shape for name, shape in shapes.items() if not NAMES.is_ignored(name)}
