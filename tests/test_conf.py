@@ -1,0 +1,117 @@
+"""Every YAML of conf/ composes, and what it describes can be built."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from mm.data.scenes.layout import SceneConfig
+from mm.data.scenes.render import StyleConfig
+from mm.data.scenes.stream import StreamConfig
+from mm.data.shard_stream import ShardStreamConfig
+from mm.evaluate.task import TaskConfig
+from mm.privacy.policy import Policy
+from mm.registry import make_config
+from mm.report.describe import describe
+from mm.train.loop import RecipeConfig
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+FILES = sorted(
+    path.relative_to(CONF) for folder in (CONF, *CONF.iterdir()) for path in folder.glob("*.yaml")
+)
+TESTED = {
+    "encoder", "projector", "decoder", "data", "recipe", "experiment", "policy", "source", "task",
+}  # fmt: skip
+
+
+def composed(config_name: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(config_name=config_name, overrides=list(overrides))
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def options(group: str) -> list[str]:
+    return [path.stem for path in FILES if path.parent.as_posix() == group]
+
+
+def check_training(overrides: list[str]) -> None:
+    """Make everything that training would make of a composed configuration, short of the run."""
+    # The name is that of the experiment otherwise, which only a Hydra main knows.
+    values = plain(composed("train", "name=test", *overrides))
+    assert describe(values).num_image_tokens > 0
+    assert make_config(RecipeConfig, values["recipe"], "recipe").steps > 0
+    data = values["data"]
+    if data["kind"] == "scenes":
+        make_config(SceneConfig, data["scene"], "data.scene")
+        make_config(StyleConfig, data["style"], "data.style")
+        make_config(StreamConfig, data["stream"], "data.stream")
+    else:
+        make_config(ShardStreamConfig, data["stream"], "data.stream")
+
+
+def test_every_group_is_tested_here() -> None:
+    assert {path.parent.as_posix() for path in FILES} - {"."} == TESTED
+    assert {path.stem for path in FILES if path.parent == Path(".")} <= {
+        "train",
+        "scrub",
+        "evaluate",
+    }
+
+
+@pytest.mark.parametrize("name", options("encoder"))
+def test_encoder_builds(name: str) -> None:
+    check_training([f"encoder={name}", "projector=linear"])
+
+
+@pytest.mark.parametrize("name", options("projector"))
+def test_projector_builds(name: str) -> None:
+    check_training([f"projector={name}"])
+
+
+@pytest.mark.parametrize("name", options("decoder"))
+def test_decoder_builds(name: str) -> None:
+    check_training([f"decoder={name}"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [f"{group}={name}" for group in ("data", "recipe", "experiment") for name in options(group)],
+)
+def test_training_configuration_builds(override: str) -> None:
+    check_training([override])
+
+
+@pytest.mark.parametrize("name", options("policy"))
+def test_policy_builds(name: str) -> None:
+    config = composed("scrub", f"policy={name}", "source=folder")
+    assert isinstance(instantiate(config.policy), Policy)
+
+
+@pytest.mark.parametrize("name", options("source"))
+def test_source_builds(name: str, tmp_path: Path) -> None:
+    for file in ("records.json", "pictures.tar", "train/questions.json"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    path = tmp_path / "records.json" if name in ("coco", "jsonl", "llava") else tmp_path
+    config = composed("scrub", f"source={name}", f"source.path={path}")
+    assert type(instantiate(config.source)).__module__ == f"mm.data.sources.{name}"
+
+
+@pytest.mark.parametrize("name", options("task"))
+def test_task_builds(name: str) -> None:
+    values = plain(composed("evaluate", f"task={name}"))
+    task: TaskConfig = make_config(TaskConfig, values["task"], "task")
+    assert task.name == name
+
+
+def test_unknown_field_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown field of recipe 'stepps'"):
+        check_training(["+recipe.stepps=3"])
