@@ -11,8 +11,11 @@ import mmap
 import os
 import shutil
 import tarfile
+from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TextIO
@@ -181,20 +184,23 @@ class ShardReader:
         if verify:
             ledgers.verify_shards(self.directory, self.ledger)
         self.policy = from_dict(self.ledger["policy"])
-        self._index = [
-            (number, start, end)
-            for number, shard in enumerate(self.ledger["shards"])
-            for start, end in zip(
-                shard["offsets"], [*shard["offsets"][1:], shard["bytes"] - len(_END)], strict=True
-            )
+        self._bounds = [
+            array("q", [*shard.pop("offsets"), shard["bytes"] - len(_END)])
+            for shard in self.ledger["shards"]
         ]
+        self._firsts = [0, *accumulate(len(bounds) - 1 for bounds in self._bounds)]
         self._maps: dict[int, mmap.mmap] = {}
 
     def __len__(self) -> int:
-        return len(self._index)
+        return self._firsts[-1]
 
     def __getitem__(self, index: int) -> Sample:
-        number, start, end = self._index[index]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        index %= len(self)
+        number = bisect_right(self._firsts, index) - 1
+        place = index - self._firsts[number]
+        start, end = self._bounds[number][place], self._bounds[number][place + 1]
         if number not in self._maps:
             path = self.directory / self.ledger["shards"][number]["file"]
             try:

@@ -15,6 +15,7 @@ ALLOWED = ("jpeg", "png", "webp", "gif", "tiff", "bmp")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
 
+_TIFF_WIDTH, _TIFF_HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 0x0100, 0x0101, 0x0142, 0x0143
 _BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MARKER_IN_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not a stuffed 00, fill or restart
@@ -213,7 +214,18 @@ def tiff_pointer(data: bytes, field: tuple[int, int, int]) -> int:
 
 
 def canvas(data: bytes, kind: str) -> tuple[int, int] | None:
-    """Return (width, height) from the header of a format whose opening allocates its canvas."""
+    """Return (width, height) that a decoder allocates before or beyond the picture's own size.
+
+    A GIF or WebP has its canvas allocated on opening; a TIFF has tiles, which may be larger than
+    the picture. None for other formats, whose header the decoder reads first.
+    """
+    if kind == "tiff":
+        first = next(tiff_ifds(data), {})
+        sides = [
+            tiff_pointer(data, first[tag]) if tag in first else 1
+            for tag in (_TIFF_WIDTH, _TIFF_HEIGHT, _TILE_WIDTH, _TILE_HEIGHT)
+        ]
+        return max(sides[0], sides[2]), max(sides[1], sides[3])
     if kind == "gif":
         return struct.unpack_from("<HH", data, 6) if len(data) >= 10 else None
     if kind == "webp":
@@ -231,6 +243,11 @@ def canvas(data: bytes, kind: str) -> tuple[int, int] | None:
                 width, height = struct.unpack_from("<HH", body, 6)
                 return width & 0x3FFF, height & 0x3FFF
     return None
+
+
+def num_scans(data: bytes) -> int:
+    """Count the scans of a JPEG; a progressive one usually has about ten."""
+    return sum(marker == SOS for marker, _, _ in jpeg_segments(data))
 
 
 def num_frames(data: bytes, kind: str, stop_after: int) -> int:

@@ -51,7 +51,8 @@ class Limits:
         max_bytes: size of the file.
         max_pixels: width times height, from the header.
         max_frames: frames of an animation or pages of a TIFF (only the first is used).
-        max_scans: scans of a progressive JPEG, each of which costs a pass over all pixels.
+        max_scans: passes over `max_pixels` that the scans of a progressive JPEG may cost together;
+            a smaller picture may have as many more scans.
         max_seconds: from the first byte to the finished picture. Seen between blocks of input;
             a WebP is decoded as one block.
     """
@@ -59,7 +60,7 @@ class Limits:
     max_bytes: int = 64 * 2**20
     max_pixels: int = 100_000_000
     max_frames: int = 1000
-    max_scans: int = 100
+    max_scans: int = 16
     max_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -165,6 +166,8 @@ def _open(
             warnings.filterwarnings("ignore", module=r"PIL\.")
             image: Image.Image = plugin(cast("BinaryIO", _TimedBytes(data, deadline)))
             _check_pixels(image.size, limits)
+            if kind == "jpeg":
+                _check_scans(containers.num_scans(data), image.size, limits)
             image.load()
             check_time(deadline)
             orientation = _orientation(image, audit)  # after load: a TIFF turns itself there
@@ -217,10 +220,6 @@ def _check_structure(data: bytes, kind: str, limits: Limits) -> None:
         raise DoorError(
             "too-many-frames", f"over {limits.max_frames} frames or pages: export the first alone"
         )
-    if kind == "jpeg" and data.count(b"\xff\xda") > limits.max_scans:
-        raise DoorError(
-            "too-slow", f"over {limits.max_scans} scans in a JPEG: save it as baseline JPEG"
-        )
 
 
 def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
@@ -233,6 +232,11 @@ def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
             f"{width} x {height} is over {limits.max_pixels} pixels:"
             " shrink it or raise limits.max_pixels",
         )
+
+
+def _check_scans(scans: int, size: tuple[int, int], limits: Limits) -> None:
+    if scans * size[0] * size[1] > limits.max_scans * limits.max_pixels:
+        raise DoorError("too-slow", f"{scans} scans of a large JPEG: save it as baseline JPEG")
 
 
 def _truncated() -> DoorError:

@@ -6,6 +6,7 @@ import struct
 import time
 import zlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +183,7 @@ def test_open_hidden_pixels_do_not_survive(kind: str) -> None:
     hidden.putalpha(0)
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     got = open_image(saved(hidden, kind, **options), background=(10, 20, 30))
-    assert set(got.get_flattened_data()) == {(10, 20, 30)}
+    assert np.unique(pixels(got).reshape(-1, 3), axis=0).tolist() == [[10, 20, 30]]
 
 
 def test_open_half_transparent_is_composited() -> None:
@@ -395,7 +396,38 @@ def test_open_too_many_frames(kind: str) -> None:
 
 def test_open_too_many_scans() -> None:
     data = saved(plant.picture(), "JPEG", progressive=True)
-    assert reason(data, limits=Limits(max_scans=2)) == "too-slow"
+    pixels = 48 * 32
+    assert reason(data, limits=Limits(max_scans=2, max_pixels=pixels)) == "too-slow"
+    assert open_image(data, limits=Limits(max_scans=16, max_pixels=pixels)).size == (48, 32)
+    assert open_image(data, limits=Limits(max_scans=1, max_pixels=16 * pixels)).size == (48, 32)
+
+
+def test_open_tiff_with_huge_tiles_is_refused_from_its_header() -> None:
+    tags = b""
+    for tag, value in (
+        (256, 8),
+        (257, 8),
+        (258, 8),
+        (259, 8),
+        (262, 1),
+        (277, 1),
+        (322, 40_000),
+        (323, 40_000),
+        (324, 8),
+        (325, 8),
+    ):
+        tags += struct.pack("<HHII", tag, 4, 1, value)
+    data = b"II*\0\x10\0\0\0" + zlib.compress(b"")[:8] + struct.pack("<H", 10) + tags + b"\0" * 4
+    start = time.monotonic()
+    assert reason(data) == "too-large"
+    assert time.monotonic() - start < 0.5
+
+
+def test_open_from_many_threads_gives_the_same() -> None:
+    files = [plant.planted(kind) for kind in plant.FORMATS] * 8
+    expected = [open_image(data).tobytes() for data in files]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda data: open_image(data).tobytes(), files)) == expected
 
 
 def test_open_flipped_bytes_raise_nothing_but_door_errors() -> None:
