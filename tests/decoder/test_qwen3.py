@@ -301,3 +301,52 @@ def test_attend_rows_without_any_key_get_the_mean_not_nan():
 def test_config_that_makes_no_model_is_refused(decoder_config: Qwen3Config, changes, message):
     with pytest.raises(ValueError, match=message):
         replace(decoder_config, **changes)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@torch.no_grad()
+def test_on_a_gpu_padded_batches_cached_steps_and_the_cpu_agree(tiny_decoder, dtype):
+    ids = some_ids(tiny_decoder)
+    keep = torch.ones_like(ids, dtype=torch.bool)
+    keep[0, :7] = False
+    positions = (keep.cumsum(1) - 1).clamp(min=0)
+    mask = torch.ones(13, 13, dtype=torch.bool).tril() & keep[:, None, None, :]
+    expected = tiny_decoder.hidden(ids, position_ids=positions, attention_mask=mask)
+    decoder = tiny_decoder.to("cuda", dtype)
+    ids, positions, mask = ids.cuda(), positions.cuda(), mask.cuda()
+    bounds = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.05}
+    whole = decoder.hidden(ids, position_ids=positions, attention_mask=mask)
+    assert whole.isfinite().all()
+    torch.testing.assert_close(whole.cpu().float()[keep], expected[keep], **bounds)
+    cache = KVCache(decoder.config, 3, 13, "cuda", dtype)
+    pieces = []
+    for start, end in ((0, 8), (8, 9), (9, 10), (10, 13)):
+        piece = {"position_ids": positions[:, start:end], "cache": cache}
+        piece["attention_mask"] = mask[:, :, start:end, :end]
+        pieces.append(decoder.hidden(ids[:, start:end], **piece))
+    found = torch.cat(pieces, dim=1).cpu().float()
+    torch.testing.assert_close(found[keep], expected[keep], **bounds)
+    unpadded = decoder.hidden(ids[1:])
+    torch.testing.assert_close(unpadded.cpu().float(), expected[1:], **bounds)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_compiled_training_under_autocast_equals_eager(tiny_decoder):
+    decoder = tiny_decoder.cuda()
+    ids = some_ids(decoder).cuda()
+    mask = torch.ones(13, 13, dtype=torch.bool, device="cuda").tril().repeat(3, 1, 1, 1)
+    mask[0, :, :4] = False  # rows that may attend nothing
+
+    def loss():
+        with torch.autocast("cuda", torch.bfloat16):
+            return decoder.logits(decoder.hidden(ids, attention_mask=mask)).float().square().mean()
+
+    gradients = []
+    for run in (loss, torch.compile(loss, fullgraph=True)):
+        decoder.zero_grad()
+        run().backward()
+        gradients.append([parameter.grad.clone() for parameter in decoder.parameters()])
+    for eager, compiled in zip(*gradients, strict=True):
+        assert eager.isfinite().all()
+        assert (eager - compiled).norm() < 0.02 * eager.norm() + 1e-6

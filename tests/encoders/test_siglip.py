@@ -210,3 +210,17 @@ def test_encoders_are_built_by_name():
         ValueError, match=r"unknown encoder 'siglp'; known: .*did you mean 'siglip'"
     ):
         encoders.build("siglp", {})
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("resample", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(500, 300), (9, 11), (32, 32)], ids=str)
+def test_on_a_gpu_a_batch_stays_there_and_is_a_level_off_at_most(encoder_config, size, resample):
+    encoder = siglip.Encoder(replace(encoder_config, resample=resample))
+    generator = torch.Generator().manual_seed(0)
+    batch = torch.randint(0, 256, (2, 3, *size), generator=generator, dtype=torch.uint8)
+    found = encoder.preprocess(batch.cuda())
+    assert found.is_cuda
+    level = 1 / 255 / 0.5
+    off = (found.cpu() - encoder.preprocess(batch)).abs()
+    assert off.max() < 1.01 * level and off.mean() < 0.02 * level
