@@ -79,7 +79,9 @@ class Registry:
             return getattr(importlib.import_module(f"{self.package}.{name}"), self.attribute)
         if name in plugins:
             loaded = plugins[name].load()
-            return getattr(loaded, self.attribute) if inspect_module(loaded) else loaded
+            return (
+                getattr(loaded, self.attribute) if isinstance(loaded, types.ModuleType) else loaded
+            )
         raise UnknownNameError(unknown_name_message(self.kind, name, builtin | set(plugins)))
 
     def config_type(self, name: str) -> Any:  # Any: a dataclass type of the part's own
@@ -133,11 +135,6 @@ class Registry:
                 )
             found[point.name] = point
         return found
-
-
-def inspect_module(value: object) -> bool:
-    """Tell whether an entry point named a module rather than a class."""
-    return isinstance(value, types.ModuleType)
 
 
 def make_config(config_type: Any, values: Mapping[str, Any], where: str) -> Any:

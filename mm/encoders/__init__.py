@@ -26,7 +26,11 @@ _registry = Registry("encoder", "mm.encoders", "Encoder", exclude={"conformance"
 
 
 class VisionEncoder(nn.Module, ABC):
-    """What every vision encoder does. `config` is the encoder's own frozen dataclass."""
+    """What every vision encoder does. `config` is the encoder's own frozen dataclass.
+
+    Constructing one does no I/O and chooses no device. Checkpoints are loaded into modules made on
+    the meta device, so a buffer that is computed rather than stored names `device="cpu"`.
+    """
 
     config: Any  # Any: each family's dataclass has its own fields
 
