@@ -5,6 +5,7 @@ Every line of the index is one item in the form the `jsonl` source reads: `image
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,11 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mm.data.artwork import fetch, icons, vector
+from mm.data.artwork import fetch, icons, letters, licences, pages, photographs, vector
 from mm.data.artwork.sets import ArtworkSet, load_concepts, load_table, slug
+from mm.privacy import door
 
 BOOKS = ("noto", "fluent-emoji-flat", "fluent-emoji-high-contrast", "twemoji")
 INDEX = "artwork.jsonl"
+PAGE_FONTS = ("roboto", "open-sans", "lato", "merriweather", "pt-serif", "eb-garamond", "roboto-mono",
+    "courier-prime", "special-elite", "barlow-condensed")
 
 
 @dataclass(frozen=True)
@@ -63,24 +67,95 @@ def drawings(cache: Path, output: Path, only: Iterable[str] = ()) -> Iterator[It
             yield from (item for item in found if item is not None)
 
 
-def prepare(output: Path, cache: Path, only: Iterable[str] = ()) -> dict[str, int]:
+def fonts(cache: Path, output: Path) -> Iterator[Item]:
+    """Draw the letters of every font of `fonts.yaml`."""
+    table = letters.load_fonts()
+    for split in letters.SPLITS:
+        for name, weight in table[split].items():
+            for letter in letters.letters(letters.font_data(name, weight, cache)):
+                path = f"letters/{name}/{letter.character}.mask.png"
+                save_png(letter.mask, output / path)
+                tags = {"kind": "letter", "letter": letter.character, "font": name}
+                tags |= {"advance": str(letter.advance), "split": split}
+                yield Item((path,), letter.character, tags)
+
+
+def declined(cache: Path, output: Path, skip: Iterable[str] = ()) -> Iterator[Item]:
+    """Save the photographs, pages, charts and textures that the model learns to decline."""
+    left_out = set(skip)
+    for source in photographs.load_sources():
+        if source.name in left_out or source.manager in left_out:
+            continue
+        for found in photographs.pictures(source, cache):
+            yield _picture(found, output)
+    yield from (_picture(found, output) for found in _generated(cache))
+
+
+def _generated(cache: Path) -> Iterator[photographs.Picture]:
+    table = letters.load_fonts()
+    latin = [letters.font_data(name, table["train"][name], cache) for name in PAGE_FONTS]
+    korean = {
+        split: [letters.font_data(*font, cache, "korean") for font in table["korean"][split].items()]
+        for split in ("train", "test")
+    }
+    batches = [
+        ("page", "generator", "train", pages.pages(84, 1, latin)),
+        ("page", "generator-korean", "train", pages.pages(42, 2, korean["train"], korean=True)),
+        ("page", "generator-korean-test", "test", pages.pages(16, 3, korean["test"], True, 4)),
+        ("chart", "generator", "train", pages.charts(90, 4)),
+        ("texture", "generator", "train", pages.textures(36, 5)),
+    ]
+    for kind, source, split, images in batches:
+        for number, image in enumerate(images):
+            yield photographs.Picture(f"{kind}-{number:03d}", kind, source, split, image)
+
+
+def _picture(found: photographs.Picture, output: Path) -> Item:
+    """Save flat pictures losslessly and others as JPEG."""
+    flat = found.kind in ("page", "chart")
+    path = Path(found.kind) / found.source / f"{found.name}{'.png' if flat else '.jpg'}"
+    if flat:
+        # 32 levels a channel: nothing to see, and half the size.
+        coarse = np.asarray(found.image) // 8 * 8
+        save_png(coarse + (coarse >> 5), output / path)
+    else:
+        (output / path).parent.mkdir(parents=True, exist_ok=True)
+        (output / path).write_bytes(door.encode_jpeg(found.image, photographs.QUALITY))
+    tags = {"kind": found.kind, "source": found.source, "split": found.split}
+    return Item((path.as_posix(),), found.kind, tags)
+
+
+def prepare(
+    output: Path, cache: Path, only: Iterable[str] = (), skip: Iterable[str] = ()
+) -> dict[str, int]:
     """Build the whole artwork folder anew; return the number of items per kind, source and split.
 
     Args:
         output: the folder to fill; one from an earlier run is replaced.
         cache: where fetched packages are kept.
-        only: names of the sets to draw, for a quick look; all of them if empty.
+        only: names of the sets to draw and nothing else, for a quick look; everything if empty.
+        skip: sources of pictures to leave out, by name or by package manager (`debian`).
 
     Raises:
         FetchError: a package could not be fetched.
         FileExistsError: `output` holds something else.
-        ValueError: `only` names no set, or a package's licence has changed.
+        ValueError: `only` or `skip` names nothing known, or a package's licence has changed.
     """
-    if unknown := sorted(set(only) - set(load_table().sets)):
-        known = ", ".join(load_table().sets)
-        raise ValueError(f"no set named {', '.join(unknown)}; known: {known}")
+    sources = photographs.load_sources()
+    known = {"only": set(load_table().sets)}
+    known["skip"] = {source.name for source in sources} | {source.manager for source in sources}
+    for option, names in (("only", only), ("skip", skip)):
+        if unknown := sorted(set(names) - known[option]):
+            choices = ", ".join(sorted(known[option]))
+            raise ValueError(f"--{option} {unknown[0]}: no such name; known: {choices}")
     clean(output)
-    return write(drawings(cache.resolve(), output, only), output)
+    cache = cache.resolve()
+    items = [drawings(cache, output, only)]
+    if not set(only):
+        items += [fonts(cache, output), declined(cache, output, skip)]
+    counts = write(itertools.chain(*items), output)
+    (output / "LICENSES.md").write_text(licences.manifest(), encoding="utf-8")
+    return counts
 
 
 def write(items: Iterable[Item], output: Path) -> dict[str, int]:

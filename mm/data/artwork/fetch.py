@@ -61,7 +61,9 @@ def debian_package(name: str, version: str, cache: Path) -> Path:
             hint = "run on Debian after 'apt-get update', or leave the set out with --skip"
             _run(["apt-get", "download", wanted], download.downloads, hint)
             archive = str(download.only_file("*.deb").resolve())
-            _run(["dpkg", "-x", archive, str(download.unpacked.resolve())], download.downloads, hint)
+            _run(
+                ["dpkg", "-x", archive, str(download.unpacked.resolve())], download.downloads, hint
+            )
     return folder
 
 

@@ -67,9 +67,7 @@ class IconSet:
         side = max(width, height)
         box = f"{left - (side - width) / 2} {top - (side - height) / 2} {side} {side}"
         body = self.body(name).replace("currentColor", f"rgb{FLAT}")
-        namespaces = (
-            'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-        )
+        namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
         return f'<svg {namespaces} viewBox="{box}" width="256" height="256">{body}</svg>'
 
 

@@ -1,4 +1,4 @@
-"""The table of artwork sets (`sets.yaml`) and of the things they show (`concepts.tsv`)."""
+"""The table of artwork sets (`sets.yaml`) and of the things they show (`scenes/concepts.tsv`)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
+CONCEPTS = FOLDER.parent / "scenes" / "concepts.tsv"
 LICENCES = ("Apache-2.0", "MIT", "ISC", "BSD-3-Clause", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0")
 MATCHES = ("glyph", "name")
 SPLITS = ("train", "dev", "test")
@@ -97,7 +98,7 @@ def code_points(glyph: str) -> str:
 
 
 @cache
-def load_concepts(path: Path = FOLDER / "concepts.tsv") -> tuple[Concept, ...]:
+def load_concepts(path: Path = CONCEPTS) -> tuple[Concept, ...]:
     """Read the concepts, in the file's order."""
     lines = path.read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t") for line in lines if line and not line.startswith("#")]
