@@ -6,13 +6,16 @@ alpha is composited, and the result is built anew from its pixels, so that it ca
 profile, a comment, a thumbnail or a second frame. What is not certain is refused.
 """
 
+import contextlib
 import importlib
 import io
 import os
 import stat
+import threading
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -32,6 +35,7 @@ _PLUGINS = {  # opened directly: no guessing by Pillow, and no global size limit
     "bmp": ("PIL.BmpImagePlugin", "BmpImageFile"),
 }
 _ORIENTATION_TAG = 0x0112
+_LOCKS: dict[str, threading.Lock] = {}  # made on first use, so that importing only defines
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -168,7 +172,8 @@ def _open(
             _check_pixels(image.size, limits)
             if kind == "jpeg":
                 _check_scans(containers.num_scans(data), image.size, limits)
-            image.load()
+            with _quiet_stderr() if kind == "tiff" else contextlib.nullcontext():
+                image.load()
             check_time(deadline)
             orientation = _orientation(image, audit)  # after load: a TIFF turns itself there
             image = colour.to_srgb(image, background, audit, deep_key=_has_deep_key(data, kind))
@@ -187,6 +192,25 @@ def _open(
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
     return pixels_only(image)
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Drop what libtiff prints about a damaged file: it writes past Python, to descriptor 2."""
+    with _LOCKS.setdefault("stderr", threading.Lock()):
+        try:
+            kept = os.dup(2)
+        except OSError:  # no standard error, nothing to keep quiet
+            yield
+            return
+        sink = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(sink, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(sink)
 
 
 def pixels_only(image: Image.Image) -> Image.Image:

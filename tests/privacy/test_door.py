@@ -423,6 +423,15 @@ def test_open_tiff_with_huge_tiles_is_refused_from_its_header() -> None:
     assert time.monotonic() - start < 0.5
 
 
+def test_open_damaged_tiff_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(saved(plant.picture(), "TIFF", compression="tiff_adobe_deflate"))
+    at = data.index(zlib.compress(b"")[:1], 8) + 20
+    data[at : at + 8] = b"\xff" * 8
+    assert reason(bytes(data)) == "corrupt"
+    os.write(2, b"still there")
+    assert capfd.readouterr() == ("", "still there")
+
+
 def test_open_from_many_threads_gives_the_same() -> None:
     files = [plant.planted(kind) for kind in plant.FORMATS] * 8
     expected = [open_image(data).tobytes() for data in files]
