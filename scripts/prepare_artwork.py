@@ -1,6 +1,6 @@
 """Fetch the openly licensed artwork and prepare it as pictures with an index.
 
-python scripts/prepare_artwork.py --output artwork/raw [--cache DIR] [--only SET ...] [--skip SOURCE ...]
+python scripts/prepare_artwork.py --output artwork/raw [--cache DIR]
 """
 
 from __future__ import annotations

@@ -5,10 +5,11 @@ Every line of the index is one item in the form the `jsonl` source reads: `image
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mm.data.artwork import fetch, icons, letters, licences, pages, photographs, vector
+from mm.data.artwork import (
+    charts,
+    fetch,
+    icons,
+    letters,
+    licences,
+    pages,
+    photographs,
+    textures,
+    vector,
+)
 from mm.data.artwork.sets import ArtworkSet, load_concepts, load_table, slug
 from mm.privacy import door
 
 BOOKS = ("noto", "fluent-emoji-flat", "fluent-emoji-high-contrast", "twemoji")
 INDEX = "artwork.jsonl"
-PAGE_FONTS = ("roboto", "open-sans", "lato", "merriweather", "pt-serif", "eb-garamond", "roboto-mono",
-    "courier-prime", "special-elite", "barlow-condensed")
+PAGE_FONTS = (
+    "roboto open-sans lato merriweather pt-serif eb-garamond roboto-mono courier-prime".split()
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ def drawings(cache: Path, output: Path, only: Iterable[str] = ()) -> Iterator[It
         package = fetch.npm_package(artwork.package, artwork.version, cache)
         jobs = list(_jobs(artwork, package, books))
         with ThreadPoolExecutor() as pool:
-            found = pool.map(lambda job: _draw(artwork, *job, output), jobs)  # noqa: B023
+            found = pool.map(functools.partial(_draw, artwork, output), jobs)
             yield from (item for item in found if item is not None)
 
 
@@ -95,15 +107,15 @@ def _generated(cache: Path) -> Iterator[photographs.Picture]:
     table = letters.load_fonts()
     latin = [letters.font_data(name, table["train"][name], cache) for name in PAGE_FONTS]
     korean = {
-        split: [letters.font_data(*font, cache, "korean") for font in table["korean"][split].items()]
-        for split in ("train", "test")
+        split: [letters.font_data(name, fonts[name], cache, "korean") for name in fonts]
+        for split, fonts in table["korean"].items()
     }
     batches = [
         ("page", "generator", "train", pages.pages(84, 1, latin)),
         ("page", "generator-korean", "train", pages.pages(42, 2, korean["train"], korean=True)),
         ("page", "generator-korean-test", "test", pages.pages(16, 3, korean["test"], True, 4)),
-        ("chart", "generator", "train", pages.charts(90, 4)),
-        ("texture", "generator", "train", pages.textures(36, 5)),
+        ("chart", "generator", "train", charts.charts(90, 4)),
+        ("texture", "generator", "train", textures.textures(36, 5)),
     ]
     for kind, source, split, images in batches:
         for number, image in enumerate(images):
@@ -191,21 +203,18 @@ def _books(cache: Path) -> list[dict[str, str]]:
     return [icons.IconSet(package).characters for package in packages]
 
 
-Job = tuple[icons.Icon, Callable[[], bytes | Path]]
+Job = tuple[icons.Icon, str]  # an icon and its SVG document
 
 
 def _jobs(artwork: ArtworkSet, package: Path, books: list[dict[str, str]]) -> Iterator[Job]:
-    """Pair each drawing with what opens or renders it."""
-    concepts, table = load_concepts(), load_table()
     icon_set = icons.IconSet(package)
-    for icon in icons.select(artwork, icon_set, concepts, table, books):
-        yield icon, lambda name=icon.name: vector.render_svg(icon_set.svg(name))  # type: ignore[misc]
+    for icon in icons.select(artwork, icon_set, load_concepts(), load_table(), books):
+        yield icon, icon_set.svg(icon.name)
 
 
-def _draw(
-    artwork: ArtworkSet, icon: icons.Icon, source: Callable[[], bytes | Path], output: Path
-) -> Item | None:
-    drawing = vector.cut_out(vector.rgba(source()))
+def _draw(artwork: ArtworkSet, output: Path, job: Job) -> Item | None:
+    icon, svg = job
+    drawing = vector.cut_out(vector.rgba(vector.render_svg(svg)))
     if drawing is None:
         return None
     # The set's own icon name tells variants of one emoji apart.

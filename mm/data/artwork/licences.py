@@ -28,9 +28,10 @@ def _drawings() -> list[str]:
 
 def _fonts() -> list[str]:
     table = load_fonts()
-    lines = ["## Fonts", "", "All from the npm packages `@fontsource/NAME`, under the SIL Open Font"]
-    lines[-1] += f" Licence 1.1 or Apache-2.0, version {table['version']}."
-    lines += ["", "| split | fonts (weight) |", "|---|---|"]
+    terms = (
+        f"Packages `@fontsource/NAME` {table['version']}: SIL Open Font Licence 1.1 or Apache-2.0."
+    )
+    lines = ["## Fonts", "", terms, "", "| split | fonts (weight) |", "|---|---|"]
     for split in SPLITS:
         names = ", ".join(f"{name} ({weight})" for name, weight in table[split].items())
         lines.append(f"| {split} | {names} |")

@@ -1,7 +1,7 @@
-"""Made-up documents, charts and textures for the model to decline.
+"""Made-up documents for the model to decline.
 
 Everything follows from a seed: words are syllables put together, in Latin letters or Hangul, so
-that no text of anybody's is used. The pages and charts that are measured on come from real manuals
+that no text of anybody's is used. The pages that are measured on come from real manuals
 (`photographs.py`), apart from Korean pages, whose test split differs in font and layout.
 """
 
@@ -11,8 +11,6 @@ import io
 import random
 from collections.abc import Callable, Iterator
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 Font = ImageFont.FreeTypeFont
@@ -55,9 +53,8 @@ class Writer:
 
     def _syllable(self) -> str:
         # Common letters only: the font's subset has the syllables in daily use.
-        onset, vowel = self.random.choice([0, 2, 3, 5, 6, 7, 9, 11, 12, 18]), self.random.choice(
-            [0, 4, 8, 13, 18, 20]
-        )
+        onset = self.random.choice([0, 2, 3, 5, 6, 7, 9, 11, 12, 18])
+        vowel = self.random.choice([0, 4, 8, 13, 18, 20])
         coda = self.random.choice([0, 0, 0, 0, 1, 4, 8, 16, 21])
         return chr(_HANGUL + (onset * 21 + vowel) * 28 + coda)
 
@@ -165,7 +162,8 @@ def _code(draw: ImageDraw.ImageDraw, writer: Writer, size: tuple[int, int]) -> N
 def _receipt(draw: ImageDraw.ImageDraw, writer: Writer, size: tuple[int, int]) -> None:
     width, height = size
     font = writer.font(11)
-    draw.text((width // 2, 16), writer.words(2), writer.ink, font=writer.font(18, True), anchor="mt")
+    heading = writer.font(18, heading=True)
+    draw.text((width // 2, 16), writer.words(2), writer.ink, font=heading, anchor="mt")
     for top in range(48, height - 24, 18):
         if writer.random.random() < 0.12:
             draw.line((16, top + 6, width - 16, top + 6), writer.ink)
@@ -205,153 +203,3 @@ _LAYOUTS: dict[str, Layout] = {
     "list": _list,
     "form": _form,
 }
-
-
-def charts(count: int, seed: int) -> Iterator[Image.Image]:
-    """Draw `count` charts of made-up numbers with matplotlib."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    random_ = np.random.default_rng(seed)
-    kinds = list(_CHARTS)
-    for number in range(count):
-        figure = Figure(figsize=tuple(random_.uniform(2.6, 4.2, 2)), dpi=90, layout="constrained")
-        if random_.random() < 0.25:
-            figure.set_facecolor(str(random_.choice(["#f4f1e8", "#eef3f8", "#202830"])))
-        axes = figure.add_subplot()
-        colours = _PALETTES[int(random_.integers(len(_PALETTES)))]
-        axes.set_prop_cycle(color=colours)
-        _CHARTS[kinds[number % len(kinds)]](axes, random_, colours)
-        if random_.random() < 0.5:
-            axes.set_title(str(random_.choice(_TITLES)), fontsize=9)
-        if random_.random() < 0.4:
-            axes.grid(True, alpha=0.4)
-        axes.tick_params(labelsize=7)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-        yield Image.fromarray(np.ascontiguousarray(pixels))
-
-
-_PALETTES = [
-    ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd"],
-    ["#264653", "#2a9d8f", "#e9c46a", "#f4a261", "#e76f51"],
-    ["#003f5c", "#58508d", "#bc5090", "#ff6361", "#ffa600"],
-    ["#444444", "#777777", "#999999", "#bbbbbb", "#dddddd"],
-]
-_TITLES = ["Sales by month", "Results", "Temperature", "Group A and B", "Share", "2019 to 2024"]
-
-
-def _bars(axes, random_, colours) -> None:  # type: ignore[no-untyped-def]
-    count = int(random_.integers(3, 9))
-    for group in range(int(random_.integers(1, 4))):
-        axes.bar(np.arange(count) + group * 0.27, random_.uniform(1, 10, count), 0.26)
-
-
-def _lying_bars(axes, random_, colours) -> None:  # type: ignore[no-untyped-def]
-    count = int(random_.integers(3, 9))
-    axes.barh(np.arange(count), np.sort(random_.uniform(1, 10, count)), color=colours)
-
-
-def _lines(axes, random_, colours) -> None:  # type: ignore[no-untyped-def]
-    for _ in range(int(random_.integers(1, 5))):
-        marker = str(random_.choice(["", "o", "s", "."]))
-        axes.plot(np.cumsum(random_.normal(size=int(random_.integers(8, 40)))), marker=marker)
-
-
-def _pie(axes, random_, colours) -> None:  # type: ignore[no-untyped-def]
-    parts = random_.uniform(1, 6, int(random_.integers(3, 7)))
-    width = {"width": 0.45} if random_.random() < 0.4 else {}
-    labels = [f"{part:.1f}" for part in parts]
-    axes.pie(parts, labels=labels, wedgeprops=width, textprops={"fontsize": 7})
-
-
-def _scatter(axes, random_, colours) -> None:  # type: ignore[no-untyped-def]
-    for _ in range(int(random_.integers(1, 4))):
-        centre = random_.normal(size=2) * 2
-        axes.scatter(*(random_.normal(size=(2, 40)) + centre[:, None]), s=float(random_.uniform(4, 30)))
-
-
-def _histogram(axes, random_, colours) -> None:  # type: ignore[no-untyped-def]
-    axes.hist(random_.normal(size=400), bins=int(random_.integers(8, 30)), edgecolor="white")
-
-
-def _heat(axes, random_, colours) -> None:  # type: ignore[no-untyped-def]
-    cells = random_.uniform(size=tuple(random_.integers(4, 12, 2)))
-    axes.imshow(cells, cmap=str(random_.choice(["viridis", "Blues", "magma", "coolwarm"])))
-
-
-def _areas(axes, random_, colours) -> None:  # type: ignore[no-untyped-def]
-    axes.stackplot(np.arange(12), random_.uniform(1, 4, (3, 12)), colors=colours)
-
-
-def _boxes(axes, random_, colours) -> None:  # type: ignore[no-untyped-def]
-    axes.boxplot(list(random_.normal(size=(int(random_.integers(3, 7)), 40))))
-
-
-_CHARTS = {
-    "bars": _bars,
-    "lines": _lines,
-    "pie": _pie,
-    "scatter": _scatter,
-    "lying bars": _lying_bars,
-    "histogram": _histogram,
-    "heat": _heat,
-    "areas": _areas,
-    "boxes": _boxes,
-}
-
-
-def textures(count: int, seed: int, side: int = 256) -> Iterator[Image.Image]:
-    """Draw `count` square textures: wood, marble, cloth, tiles, stripes and spots."""
-    random_ = np.random.default_rng(seed)
-    for number in range(count):
-        light, dark = np.sort(random_.uniform(30, 240, (2, 3)), axis=0)[::-1]
-        mix = _TEXTURES[number % len(_TEXTURES)](random_, side)[..., None]
-        pixels = dark + (light - dark) * np.clip(mix, 0, 1) + random_.normal(0, 3, (side, side, 1))
-        yield Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-
-
-def _noise(random_: np.random.Generator, side: int, cells: tuple[int, int]) -> NDArray[np.float64]:
-    """Smooth noise in 0..1 with about so many bumps down and across."""
-    coarse = Image.fromarray(random_.uniform(size=cells).astype(np.float32))
-    return np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), dtype=np.float64)
-
-
-def _wood(random_: np.random.Generator, side: int) -> NDArray[np.float64]:
-    rings = _noise(random_, side, (4, 12)) * random_.uniform(3, 9)
-    return 0.5 + 0.5 * np.sin(rings * 6) * _noise(random_, side, (3, 120))
-
-
-def _marble(random_: np.random.Generator, side: int) -> NDArray[np.float64]:
-    total = sum(_noise(random_, side, (2**k, 2**k)) / 2**k for k in range(2, 7))
-    return np.abs(np.sin(np.asarray(total) * random_.uniform(8, 20)))
-
-
-def _cloth(random_: np.random.Generator, side: int) -> NDArray[np.float64]:
-    down, across = np.mgrid[:side, :side] / random_.uniform(2, 6)
-    return 0.5 + 0.25 * (np.sin(down) + np.sin(across)) * _noise(random_, side, (40, 40))
-
-
-def _tiles(random_: np.random.Generator, side: int) -> NDArray[np.float64]:
-    height, width = random_.integers(18, 60, 2)
-    down, across = np.mgrid[:side, :side]
-    shifted = across + (down // height % 2) * (width // 2)
-    joint = (down % height < 3) | (shifted % width < 3)
-    shade = random_.uniform(0.5, 1.0, (side // height + 2, side // width + 3))
-    return np.where(joint, 0.05, shade[down // height, shifted // width])
-
-
-def _stripes(random_: np.random.Generator, side: int) -> NDArray[np.float64]:
-    down, across = np.mgrid[:side, :side]
-    angle = random_.uniform(0, np.pi)
-    wave = (np.cos(angle) * across + np.sin(angle) * down) / random_.uniform(3, 14)
-    return np.asarray(np.sin(wave + 3 * _noise(random_, side, (4, 4))) > 0, dtype=np.float64)
-
-
-def _spots(random_: np.random.Generator, side: int) -> NDArray[np.float64]:
-    cells = int(random_.integers(14, 40))
-    return np.asarray(_noise(random_, side, (cells, cells)) > random_.uniform(0.45, 0.7), np.float64)
-
-
-_TEXTURES = [_wood, _marble, _cloth, _tiles, _stripes, _spots]

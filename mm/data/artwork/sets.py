@@ -102,7 +102,10 @@ def load_concepts(path: Path = CONCEPTS) -> tuple[Concept, ...]:
     """Read the concepts, in the file's order."""
     lines = path.read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t") for line in lines if line and not line.startswith("#")]
-    return tuple(Concept(*row[:4], glyphs=tuple(row[4].split())) for row in rows)
+    return tuple(
+        Concept(english, korean, category_english, category_korean, tuple(glyphs.split()))
+        for english, korean, category_english, category_korean, glyphs in rows
+    )
 
 
 @cache

@@ -10,7 +10,6 @@ H, W are height and width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,21 +33,15 @@ class Drawing:
     mask: Bytes
 
 
-def render_svg(svg: str, background: str | None = None) -> bytes:
+def render_svg(svg: str) -> bytes:
     """Render an SVG document to PNG bytes with alpha, without system fonts."""
     import resvg_py
 
-    png = resvg_py.svg_to_bytes(
-        svg_string=svg,
-        background=background,
-        skip_system_fonts=True,
-        width=RENDER,
-        height=RENDER,
-    )
+    png = resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True, width=RENDER, height=RENDER)
     return bytes(png)
 
 
-def rgba(source: bytes | Path) -> Bytes:
+def rgba(source: bytes) -> Bytes:
     """Open a picture with alpha through the door and recover uint8 RGBA [H, W, 4]."""
     black = np.asarray(door.open_image(source, background=(0, 0, 0)), dtype=np.float32)
     white = np.asarray(door.open_image(source, background=(255, 255, 255)), dtype=np.float32)
@@ -86,7 +79,7 @@ def bleed(pixels: Bytes) -> Bytes:
 
 def _pull_push(total: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean colour of the seen pixels near each pixel, from the finest level that has any."""
-    mean = total / np.maximum(weight, 1e-6)[..., None]
+    mean = (total / np.maximum(weight, 1e-6)[..., None]).astype(np.float32)
     height, width = weight.shape
     if height == 1 and width == 1:
         return mean
