@@ -312,12 +312,18 @@ class Model:
     def run(self, requests: Sequence[Request], **options: Unpack[Options]) -> list[Answer]:
         """Answer prepared requests in one batch."""
         pixels = [r.pixel_values for r in requests if r.pixel_values is not None]
-        rows = generate(
-            self.vlm,
-            [request.input_ids for request in requests],
-            torch.cat(pixels) if pixels else None,
-            self._generation(options),
-        )
+        try:
+            rows = generate(
+                self.vlm,
+                [request.input_ids for request in requests],
+                torch.cat(pixels) if pixels else None,
+                self._generation(options),
+            )
+        except torch.OutOfMemoryError:
+            raise UsageError(
+                f"the GPU's memory is too small for {len(requests)} pictures at a time: "
+                "lower the batch size, or use device 'cpu'"
+            ) from None
         return [self._answer(row) for row in rows]
 
     def stream(self, request: Request, **options: Unpack[Options]) -> Iterator[str]:

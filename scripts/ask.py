@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.usage = f"{PROG} [options] IMAGE... QUESTION | --batch IN.jsonl --output OUT.jsonl"
     parser.add_argument("images", metavar="IMAGE", nargs="*", help=IMAGE_HELP)
     parser.add_argument("question", metavar="QUESTION", nargs="?", help="comes last, in quotes")
+    parser.add_argument("--lang", help="as for caption.py, but the question itself decides")
     parser.add_argument(
         "--batch", metavar="IN.jsonl", help='lines of {"image": PATH, "question": TEXT}'
     )

@@ -21,6 +21,7 @@ EXAMPLES = """\
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(PROG, "Describe pictures.", EXAMPLES)
     parser.add_argument("images", metavar="IMAGE", nargs="+", help=IMAGE_HELP)
+    parser.add_argument("--lang", default="en", help="language, en or ko (default: en)")
     parser.add_argument("--prompt", metavar="TEXT", help="ask for something else than a caption")
     add_output_options(parser)
     add_model_options(parser)

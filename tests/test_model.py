@@ -219,3 +219,14 @@ def test_subpackages_are_reached_from_mm() -> None:
     assert mm.encoders.names() and mm.projectors.names()
     with pytest.raises(AttributeError, match="nonsense"):
         _ = mm.nonsense
+
+
+def test_a_gpu_that_is_too_small_says_what_to_lower(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_small(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("mm.model.generate", too_small)
+    with pytest.raises(UsageError, match="too small for 2 pictures .* lower the batch size"):
+        model.caption_many([drawing(), drawing()])

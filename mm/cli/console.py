@@ -77,6 +77,8 @@ def run(prog: str, main: Callable[[], int]) -> int:
     for file in (sys.stdout, sys.stderr):
         if isinstance(file, io.TextIOWrapper):
             file.reconfigure(errors="backslashreplace")  # a terminal without Korean letters
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a path is bytes
     try:
         return main()
     except (MMError, PrivacyError) as error:

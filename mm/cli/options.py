@@ -24,7 +24,6 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Options of every script that runs a model."""
     add = parser.add_argument_group("model").add_argument
     add("--model", metavar="DIR", help="a model's folder (default: the one in the package)")
-    add("--lang", default="en", help="language of the request, en or ko (default: en)")
     add("--max-new-tokens", type=int, metavar="N", help="longest answer, in tokens")
     add("--temperature", type=float, metavar="X", help="0 is the likeliest answer (default: 0)")
     add("--seed", type=int, metavar="N", help="of sampling, with a temperature (default: 0)")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from mm.cli.inputs import find_pictures
 from scripts import caption
 from tests import tiny_model
 from tests.scripts.pictures import encoded
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +146,20 @@ def test_options_may_stand_between_pictures(
     first, last = str(album / "a.png"), str(album / "z.tif")
     mixed = run(capsys, first, "--model", model, "--max-new-tokens", "3", last)
     assert mixed == run(capsys, "--max-new-tokens", "3", "--model", model, first, last)
+
+
+def test_captioning_imports_only_what_it_needs(model: str, album: Path) -> None:
+    """A cold start is mostly imports: PyTorch alone takes a second."""
+    code = f"""
+import sys
+from scripts import caption
+assert caption.main(["--model", {model!r}, {str(album / "a.png")!r}]) == 0
+heavy = ["torchvision", "transformers", "hydra", "matplotlib", "torch._dynamo", "sympy"]
+assert not set(heavy) & set(sys.modules), set(heavy) & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
 
 
 def test_nothing_on_stdin_is_nothing_to_do(
