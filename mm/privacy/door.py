@@ -9,6 +9,7 @@ profile, a comment, a thumbnail or a second frame. What is not certain is refuse
 import contextlib
 import importlib
 import io
+import logging
 import os
 import stat
 import threading
@@ -160,6 +161,7 @@ def _open(
     deadline: float,
     audit: Counter[str] | None,
 ) -> Image.Image:
+    _quiet_pillow_log()
     kind = _allowed_kind(data)
     _check_structure(data, kind, limits)
     module, name = _PLUGINS[kind]
@@ -168,11 +170,11 @@ def _open(
         # Pillow warns about damaged metadata, which is thrown away here anyway.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            image: Image.Image = plugin(cast("BinaryIO", _TimedBytes(data, deadline)))
-            _check_pixels(image.size, limits)
-            if kind == "jpeg":
-                _check_scans(containers.num_scans(data), image.size, limits)
             with _quiet_stderr() if kind == "tiff" else contextlib.nullcontext():
+                image: Image.Image = plugin(cast("BinaryIO", _TimedBytes(data, deadline)))
+                _check_pixels(image.size, limits)
+                if kind == "jpeg":
+                    _check_scans(containers.num_scans(data), image.size, limits)
                 image.load()
             check_time(deadline)
             orientation = _orientation(image, audit)  # after load: a TIFF turns itself there
@@ -192,6 +194,13 @@ def _open(
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
     return pixels_only(image)
+
+
+def _quiet_pillow_log() -> None:
+    """Turn Pillow's own log off for good: at level DEBUG it quotes the values of tags."""
+    log = logging.getLogger("PIL")
+    if log.level <= logging.CRITICAL:
+        log.setLevel(logging.CRITICAL + 1)
 
 
 @contextlib.contextmanager

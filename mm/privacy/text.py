@@ -28,7 +28,7 @@ _EMAIL = re.compile(
     re.IGNORECASE,
 )
 _AT_WORD = re.compile(r"%40|\(at\)|\[at\]", re.IGNORECASE)
-_SEPARATORS = r"[ \t\n.\-/_·,]"
+_SEPARATORS = r"[ \t\n.\-/_·]"
 _CARD_RUN = re.compile(rf"(?<!\d)\d(?:{_SEPARATORS}{{0,2}}\d){{12,40}}(?!\d)")
 _CARD_PREFIX = re.compile(r"3[0-9]|[24569]")
 _PHONE_HINT = re.compile(r"\d(?:[\s().\-/~_·,+]{0,3}\d){6}")  # seven digits near each other
@@ -39,6 +39,8 @@ _PLUS = re.compile(r"(?<![\w+])\+\s?\d(?:[\s().\-/]{0,2}\d){6,14}(?!\d)")
 _DATE = re.compile(
     r"(?<![\d.\-/])(?:19|20)\d\d([.\-/])(?:0?[1-9]|1[0-2])\1(?:0?[1-9]|[12]\d|3[01])(?![\d\-/])"
 )
+_OCTET = r"(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])"
+_IP = re.compile(rf"(?<![\d.]){_OCTET}(?:\.{_OCTET}){{3}}(?!\d|\.\d)")
 _LABELLED = re.compile(
     r"(?:(?<![a-z])(?:tel|phone|telephone|mobile|cell|fax|call|whatsapp|dial)(?![a-z])"
     r"|전화|연락처|휴대폰|핸드폰|팩스)[^\d\n+(]{0,16}"
@@ -129,7 +131,11 @@ def _find_card(text: str, regions: tuple[str, ...]) -> list[Span]:
         for first, (start, _) in enumerate(groups):
             if start < taken:
                 continue
-            for _, end in reversed(groups[first:]):
+            for last in reversed(range(first, len(groups))):
+                end = groups[last][1]
+                lengths = [b - a for a, b in groups[first : last + 1]]
+                if min(lengths[:-1], default=3) < 3 and max(lengths) > 1:
+                    continue  # 12 34 56 ... is a list; cards are in fours, sixes or single digits
                 digits = re.sub(r"\D", "", run.group()[start:end])
                 if 13 <= len(digits) <= 19 and _CARD_PREFIX.match(digits) and luhn.is_valid(digits):
                     spans.append((run.start() + start, run.start() + end))
@@ -141,7 +147,8 @@ def _find_card(text: str, regions: tuple[str, ...]) -> list[Span]:
 def _find_phone(text: str, regions: tuple[str, ...]) -> list[Span]:
     if not _PHONE_HINT.search(text):
         return []
-    text = _DATE.sub(lambda match: ";" * len(match.group()), text)  # 2024.05.12 10:20 is a time
+    for pattern in (_DATE, _IP):  # 2024.05.12 10:20 and 192.0.2.123 look like numbers to call
+        text = pattern.sub(lambda match: ";" * len(match.group()), text)
     spans = [match.span() for pattern in (_MOBILE_KR, _PLUS) for match in pattern.finditer(text)]
     spans += [match.span(1) for match in _LABELLED.finditer(text)]
     import phonenumbers

@@ -17,6 +17,7 @@ SECRETS = (
     b"PLANTED-time 2031:01:02",
 )
 GPS = (37.0, 33.0, 58.87)
+GPS_BYTES = (struct.pack("<II", 5887, 100), struct.pack(">II", 5887, 100))  # as EXIF stores it
 PNG = b"\x89PNG\r\n\x1a\n"
 FORMATS = ("jpeg", "png", "webp", "gif", "tiff", "bmp")
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>PLANTED-xmp-owner</x:xmpmeta>"

@@ -1,6 +1,7 @@
 """What comes through the door is upright, sRGB and nothing but pixels; the rest is refused."""
 
 import io
+import logging
 import os
 import struct
 import time
@@ -430,6 +431,18 @@ def test_open_damaged_tiff_prints_nothing(capfd: pytest.CaptureFixture[str]) -> 
     assert reason(bytes(data)) == "corrupt"
     os.write(2, b"still there")
     assert capfd.readouterr() == ("", "still there")
+
+
+@pytest.mark.parametrize("kind", plant.FORMATS)
+def test_open_leaves_nothing_in_the_log(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    data, tiff = plant.planted(kind), plant.planted("tiff")
+    logging.getLogger("PIL").setLevel(logging.NOTSET)
+    with caplog.at_level(logging.DEBUG):
+        Image.open(io.BytesIO(tiff)).load()
+        assert "PLANTED-Jane-Roe" in caplog.text  # as it would be without the door
+        caplog.clear()
+        open_image(data)
+    assert caplog.text == ""
 
 
 def test_open_from_many_threads_gives_the_same() -> None:
