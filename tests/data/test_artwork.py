@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from mm.data.artwork import build, fetch, icons, licences, pages, photographs, textures, vector
 from mm.data.artwork.letters import CHARACTERS, letters, load_fonts
@@ -51,6 +51,13 @@ def test_rgba_of_half_transparent_drawing_recovers_colour_and_coverage():
     # Two 8-bit pictures: one step of each is two steps of a colour at half coverage.
     assert np.allclose(middle, [0xC8, 0x40, 0x10, 128], atol=3)
     assert pixels[0, 0, 3] == 0
+
+
+def test_glyph_pixels_are_the_font_s_coverage():
+    matplotlib = pytest.importorskip("matplotlib")
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", 200)
+    drawing = vector.cut_out(vector.glyph_pixels(font, "⚽"))
+    assert drawing.mask.max() == 255 and (drawing.colour == 0).all()
 
 
 def test_cut_out_centres_the_visible_box_and_leaves_the_margin():
@@ -107,6 +114,13 @@ def test_select_draws_a_drawing_with_two_names_once(tmp_path: Path):
     found = icons.select(artwork_set(), icon_set, concepts("dog"), TABLE, [])
     assert [icon.name for icon in found] == ["dog"]
     assert "turned" not in icon_set
+
+
+def test_select_gives_an_included_icon_to_the_concept_that_names_it(tmp_path: Path):
+    icon_set = make_set(tmp_path, {"chicken": SQUARE.format("#1")})
+    toy = artwork_set(include={"chicken leg": ("chicken",)})
+    found = icons.select(toy, icon_set, concepts("chicken", "chicken leg"), TABLE, [])
+    assert [icon.concept for icon in found] == ["chicken leg"]
 
 
 def test_select_with_changed_licence_is_refused(tmp_path: Path):
@@ -175,7 +189,7 @@ def test_korean_words_are_hangul():
 
 def test_shrink_and_crop_stay_within_the_picture():
     image = Image.new("RGB", (900, 600))
-    assert photographs.shrink(image).size == (400, 267)
+    assert photographs.shrink(image).size == (352, 235)
     part = photographs.crop(image, random.Random(3))
     assert 315 <= part.width <= 630 and 210 <= part.height <= 420
 
@@ -194,6 +208,15 @@ def test_write_index_is_what_the_jsonl_source_reads(tmp_path: Path):
     line = json.loads((tmp_path / build.INDEX).read_text().splitlines()[0])
     assert line["turns"] == [["user", "<image><image>"], ["assistant", "dog"]]
     assert line["tags"] == tags and len(line["images"]) == 2
+
+
+def test_write_index_also_parts_drawings_from_pictures(tmp_path: Path):
+    kinds = ("object", "letter", "photo", "page")
+    items = [build.Item((f"{kind}.png",), kind, {"kind": kind, "split": "train"}) for kind in kinds]
+    build.write(items, tmp_path)
+    for name, expected in ((build.DRAWINGS, kinds[:2]), (build.PICTURES, kinds[2:])):
+        lines = (tmp_path / name).read_text().splitlines()
+        assert tuple(json.loads(line)["tags"]["kind"] for line in lines) == expected
 
 
 def test_prepare_refuses_a_folder_of_other_things_and_unknown_names(tmp_path: Path):

@@ -1,15 +1,16 @@
-"""Compose the artwork folder: pictures, their index `artwork.jsonl` and the licence manifest.
+"""Compose the artwork folder: pictures, their index `artwork.jsonl`, the licence manifest.
 
 Every line of the index is one item in the form the `jsonl` source reads: `images`, `turns`, `tags`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFont
 
 from mm.data.artwork import (
     charts,
@@ -34,7 +35,7 @@ from mm.data.artwork.sets import ArtworkSet, load_concepts, load_table, slug
 from mm.privacy import door
 
 BOOKS = ("noto", "fluent-emoji-flat", "fluent-emoji-high-contrast", "twemoji")
-INDEX = "artwork.jsonl"
+INDEX, DRAWINGS, PICTURES = "artwork.jsonl", "drawings.jsonl", "pictures.jsonl"
 PAGE_FONTS = (
     "roboto open-sans lato merriweather pt-serif eb-garamond roboto-mono courier-prime".split()
 )
@@ -171,16 +172,27 @@ def prepare(
 
 
 def write(items: Iterable[Item], output: Path) -> dict[str, int]:
-    """Write the index atomically and count the items per kind, set and split."""
+    """Write the index atomically and count the items per kind, set and split.
+
+    The same lines also come parted: drawings and letters, which should stay lossless, and
+    pictures, which may be scrubbed into JPEG.
+    """
     counts: dict[str, int] = {}
-    scratch = output / (INDEX + ".part")
-    with scratch.open("w", encoding="utf-8") as lines:
+    names = (INDEX, DRAWINGS, PICTURES)
+    with contextlib.ExitStack() as stack:
+        parts = (output / f"{name}.part" for name in names)
+        index, drawn, seen = (
+            stack.enter_context(part.open("w", encoding="utf-8")) for part in parts
+        )
         for item in items:
-            lines.write(item.line() + "\n")
+            kind = item.tags["kind"]
+            for file in (index, drawn if kind in ("object", "letter") else seen):
+                file.write(item.line() + "\n")
             source = item.tags.get("set") or item.tags.get("font") or item.tags.get("source", "")
-            key = f"{item.tags['kind']}\t{source}\t{item.tags['split']}"
+            key = f"{kind}\t{source}\t{item.tags['split']}"
             counts[key] = counts.get(key, 0) + 1
-    scratch.replace(output / INDEX)
+    for name in names:
+        (output / f"{name}.part").replace(output / name)
     return counts
 
 
@@ -203,18 +215,24 @@ def _books(cache: Path) -> list[dict[str, str]]:
     return [icons.IconSet(package).characters for package in packages]
 
 
-Job = tuple[icons.Icon, str]  # an icon and its SVG document
+Job = tuple[icons.Icon, Callable[[], vector.Bytes]]  # an icon and what draws it
 
 
 def _jobs(artwork: ArtworkSet, package: Path, books: list[dict[str, str]]) -> Iterator[Job]:
+    if artwork.match == "font":
+        font = ImageFont.truetype(package / artwork.names["file"], vector.RENDER)
+        for icon in icons.by_font(artwork, package, load_concepts(), load_table()):
+            character = chr(int(icon.glyph.partition("-")[0], 16))
+            yield icon, functools.partial(vector.glyph_pixels, font, character)
+        return
     icon_set = icons.IconSet(package)
     for icon in icons.select(artwork, icon_set, load_concepts(), load_table(), books):
-        yield icon, icon_set.svg(icon.name)
+        yield icon, functools.partial(vector.svg_pixels, icon_set.svg(icon.name))
 
 
 def _draw(artwork: ArtworkSet, output: Path, job: Job) -> Item | None:
-    icon, svg = job
-    drawing = vector.cut_out(vector.rgba(vector.render_svg(svg)))
+    icon, draw = job
+    drawing = vector.cut_out(draw())
     if drawing is None:
         return None
     # The set's own icon name tells variants of one emoji apart.

@@ -98,11 +98,12 @@ def by_glyph(
 
 def by_name(artwork: ArtworkSet, icons: IconSet, concept: Concept, table: Table) -> Iterator[Icon]:
     """Find a concept's icons in a set named in plain English."""
+    taken = {name for names in artwork.include.values() for name in names}
     wanted = [] if concept.english in table.ambiguous else [concept.slug]
     wanted += table.words.get(concept.english, ())
     for name in wanted:
         found = [f"{name}{suffix}" for suffix in artwork.suffixes if f"{name}{suffix}" in icons]
-        if found:
+        if found and found[0] not in taken:
             yield Icon(concept.english, found[0])
     for name in artwork.include.get(concept.english, ()):
         if name not in icons:
@@ -122,11 +123,7 @@ def select(
     Raises:
         ValueError: the package states another licence than `sets.yaml`.
     """
-    if icons.licence != artwork.licence:
-        raise ValueError(
-            f"set '{artwork.name}' says its licence is {icons.licence}, not {artwork.licence}: "
-            "check it and correct sets.yaml"
-        )
+    _check_licence(artwork, icons.licence)
     chosen: dict[str, Icon] = {}
     for concept in concepts:
         if artwork.mono and concept.english in table.coloured:
@@ -139,6 +136,31 @@ def select(
             if icon.name not in artwork.exclude:
                 chosen.setdefault(icons.body(icon.name), icon)
     return list(chosen.values())
+
+
+def by_font(
+    artwork: ArtworkSet, package: Path, concepts: tuple[Concept, ...], table: Table
+) -> Iterator[Icon]:
+    """List a concept's emoji for a font that has them all.
+
+    Raises:
+        ValueError: the package states another licence than `sets.yaml`.
+    """
+    _check_licence(artwork, _json(package / "package.json")["license"])
+    for concept in concepts:
+        if artwork.mono and concept.english in table.coloured:
+            continue
+        for glyph in concept.glyphs:
+            if (code := code_points(glyph)) not in artwork.exclude:
+                yield Icon(concept.english, code, code)
+
+
+def _check_licence(artwork: ArtworkSet, stated: str) -> None:
+    if stated != artwork.licence:
+        raise ValueError(
+            f"set '{artwork.name}' says its licence is {stated}, not {artwork.licence}: "
+            "check it and correct sets.yaml"
+        )
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from PIL import Image
 from mm.data.artwork import fetch
 from mm.privacy import door
 
-LONGEST = 400  # longest side of a saved picture
-QUALITY = 90
+LONGEST = 352  # longest side of a saved picture
+QUALITY = 88
 ROOMY = 400  # a picture gives crops only if its shorter side has this many pixels
 TABLE = Path(__file__).parent / "pictures.yaml"
 

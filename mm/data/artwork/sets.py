@@ -10,8 +10,8 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 CONCEPTS = FOLDER.parent / "scenes" / "concepts.tsv"
-LICENCES = ("Apache-2.0", "MIT", "ISC", "BSD-3-Clause", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0")
-MATCHES = ("glyph", "name")
+LICENCES = frozenset("Apache-2.0 MIT ISC BSD-3-Clause CC0-1.0 CC-BY-3.0 CC-BY-4.0 OFL-1.1".split())
+MATCHES = ("glyph", "name", "font")
 SPLITS = ("train", "dev", "test")
 
 
@@ -37,7 +37,7 @@ class ArtworkSet:
 
     Attributes:
         match: `glyph`: an icon set named after emoji; `name`: one searched for the concepts'
-            English names.
+            English names; `font`: a font file with emoji, `names` gives its path under `file`.
         mono: one flat colour, so that only the mask says anything.
         licence: as the package itself states it (SPDX), checked when the set is read.
         suffixes: style endings tried in this order after a name (name-matched sets).
@@ -64,7 +64,7 @@ class ArtworkSet:
     def __post_init__(self) -> None:
         """Refuse what would put unusable artwork into the data."""
         if self.licence not in LICENCES:
-            known = ", ".join(LICENCES)
+            known = ", ".join(sorted(LICENCES))
             raise ValueError(f"set '{self.name}': licence '{self.licence}' is not one of {known}")
         if self.match not in MATCHES or self.split not in SPLITS:
             raise ValueError(f"set '{self.name}': unknown match '{self.match}' or '{self.split}'")

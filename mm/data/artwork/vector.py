@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from mm.privacy import door
 
@@ -39,6 +39,20 @@ def render_svg(svg: str) -> bytes:
 
     png = resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True, width=RENDER, height=RENDER)
     return bytes(png)
+
+
+def svg_pixels(svg: str) -> Bytes:
+    """Render an SVG document to uint8 RGBA [H, W, 4]."""
+    return rgba(render_svg(svg))
+
+
+def glyph_pixels(font: ImageFont.FreeTypeFont, glyph: str) -> Bytes:
+    """Draw one character of a font in black, as uint8 RGBA [H, W, 4]."""
+    image = Image.new("L", (RENDER * 2, RENDER * 2))
+    middle = (RENDER, RENDER)
+    ImageDraw.Draw(image).text(middle, glyph, 255, font=font, anchor="mm")
+    alpha = np.asarray(image)
+    return np.dstack([np.zeros((*alpha.shape, 3), dtype=np.uint8), alpha])
 
 
 def rgba(source: bytes) -> Bytes:
