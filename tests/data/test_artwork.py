@@ -153,6 +153,12 @@ def test_manifest_names_every_source():
         assert f"| {name} |" in text
 
 
+def test_document_carries_the_credit_of_every_source():
+    document = Path(__file__).parents[2].joinpath("docs/artwork.md").read_text(encoding="utf-8")
+    rows = [line for line in licences.manifest().splitlines() if line.startswith("| ")]
+    assert [row for row in rows if row not in document] == []
+
+
 def test_code_points_ignore_the_variation_selector():
     assert code_points("❤\ufe0f") == "2764"
 
