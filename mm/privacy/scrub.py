@@ -258,4 +258,5 @@ def _scrub_batch(batch: list[tuple[int, Any]], policy: Policy) -> list[tuple[Any
 
 def print_refusal(refusal: Refusal) -> None:
     """Print one line about a record that was left out, to stderr."""
-    print(refusal, file=sys.stderr)
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # over the progress line
+    print(f"{clear}{refusal}", file=sys.stderr)

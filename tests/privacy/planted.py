@@ -36,15 +36,14 @@ def picture(width: int = 48, height: int = 32) -> Image.Image:
     return image
 
 
-def exif(orientation: int = 1, thumbnail: bool = True) -> Image.Exif:
-    """Make EXIF with a name, a time, a place and, in TIFF form, nothing else."""
+def exif(orientation: int = 1) -> Image.Exif:
+    """Make EXIF with a name, a time and a place."""
     block = Image.Exif()
     block[0x010E] = "PLANTED-Jane-Roe"
     block[0x0132] = "PLANTED-time 2031:01:02"
     block[0x0112] = orientation
-    block.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0PLANTED-Jane-Roe"
-    gps = block.get_ifd(0x8825)
-    gps[1], gps[2], gps[3], gps[4] = "N", GPS, "E", GPS
+    block[0x8769] = {0x9286: b"ASCII\0\0\0PLANTED-Jane-Roe"}
+    block[0x8825] = {1: "N", 2: GPS, 3: "E", 4: GPS}
     return block
 
 
