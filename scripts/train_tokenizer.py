@@ -33,7 +33,9 @@ def main() -> int:
     options = parser.parse_args()
     # Names without pictures: a sampler that knows every concept is all that text needs.
     catalogue = {concept.index: {"names": [0]} for concept in concepts()}
-    sampler = SceneSampler(catalogue, dict.fromkeys(SHAPES, 0), ["any"], [(0, 0, 0)], SceneConfig())
+    sampler = SceneSampler(
+        catalogue, dict.fromkeys(SHAPES, 0), ["any"], [(0, 0, 0)], (), SceneConfig()
+    )
     rng = random.Random(0)
     texts = corpus((sampler.draw(rng) for _ in range(options.scenes)), rng)
     # Names by themselves, at the start of a text and inside it, so that they become tokens of

@@ -16,7 +16,7 @@ from mm.data.shards import ShardReader
 from mm.evaluate.questions import Question, ask, ask_samples, by_label
 from mm.privacy.door import open_image
 from mm.text.tokenizer import Tokenizer
-from mm.train.feeds import CANVAS
+from mm.train.feeds import HELD_OUT_CANVAS
 from mm.train.loop import Evaluate
 from mm.vlm import VisionLanguageModel
 
@@ -47,7 +47,7 @@ def _scenes(
     scenes = [sampler.draw(rng) for _ in range(held_out["scenes"])]
     batch = collate_scenes(scenes, artwork, rng, PLAIN_STYLE).to(device)
     generator = torch.Generator(device).manual_seed(HELD_OUT_SEED)
-    pictures, _ = Renderer(artwork, device).draw(batch, CANVAS, PLAIN_STYLE, generator)
+    pictures, _ = Renderer(artwork, device).draw(batch, HELD_OUT_CANVAS, PLAIN_STYLE, generator)
     questions = [
         [Question(e.question, e.answer, (f"{e.kind}.{e.language}",)) for e in examine(scene, rng)]
         for scene in scenes

@@ -13,7 +13,7 @@ from torch import Tensor
 from mm.data.sample import Sample
 from mm.data.scenes.artwork import Artwork
 from mm.data.scenes.layout import SceneConfig
-from mm.data.scenes.render import NUM_PATCH_CLASSES, Renderer, StyleConfig
+from mm.data.scenes.render import Renderer, StyleConfig, num_patch_classes
 from mm.data.scenes.stream import Batch, SceneStream, StreamConfig
 from mm.data.shard_stream import ShardBatch, ShardStream, ShardStreamConfig
 from mm.data.shards import ShardReader
@@ -23,7 +23,8 @@ from mm.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CANVAS = 256  # side in pixels that scenes are drawn at, before the encoder's own resize
+CANVAS = 128  # side in pixels that training scenes are drawn at, before the encoder's own resize
+HELD_OUT_CANVAS = 256  # held-out scenes are larger, as files are
 
 
 class SceneFeed:
@@ -32,8 +33,6 @@ class SceneFeed:
     Args:
         others: directories of scrubbed shards whose pictures are mixed in, one to a row.
     """
-
-    num_patch_classes = NUM_PATCH_CLASSES
 
     def __init__(
         self,
@@ -57,6 +56,7 @@ class SceneFeed:
         pictures = None
         if samples:
             pictures = torch.stack([to_tensor(open_image(s.images[0])) for s in samples])
+        self.num_patch_classes = num_patch_classes()
         self.style = style
         self.renderer = Renderer(artwork, device, pictures)
         self.dataset = SceneStream(

@@ -63,9 +63,12 @@ class TrainBatch(Protocol):
 class Feed(Protocol):
     """Where batches come from. `dataset[step]` is the batch of that step, always the same."""
 
-    dataset: Dataset[Any]
     num_patch_classes: int  # 0: the pictures have no patch labels
-    ledgers: Mapping[str, str]
+
+    @property
+    def dataset(self) -> Dataset[Any]: ...
+    @property
+    def ledgers(self) -> Mapping[str, str]: ...
 
     def pixels(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Pictures of a batch as uint8 [I, 3, S, S], and their patch labels if there are any."""
@@ -125,10 +128,9 @@ def train(
     start = folder.resume(modules, optimizer)
     if start:
         print(f"going on after step {start}", file=sys.stderr)
-    forward = _Forward(modules)
-    run: Callable[..., tuple[Tensor, Tensor]] = forward
+    run = _Forward(modules)
     if recipe.compile:
-        run = torch.compile(forward)  # type: ignore[assignment]
+        compile_blocks(model)
     loader: DataLoader[Any] = DataLoader(
         feed.dataset,
         batch_size=None,
@@ -192,7 +194,9 @@ def train(
         at_end = done == recipe.steps or stop.asked
         if evaluate and (at_end or (recipe.evaluate_every and done % recipe.evaluate_every == 0)):
             modules.eval()
-            metrics |= evaluate(model)
+            # Generation changes shapes at every token: compiling for each would take minutes.
+            with torch.compiler.set_stance("force_eager"):
+                metrics |= evaluate(model)
             metrics["step"] = done
             modules.train()
             began = time.perf_counter()
@@ -209,7 +213,7 @@ def train(
 
 
 class _Forward(nn.Module):
-    """Everything from pixels to hidden states, in one piece for the compiler."""
+    """Everything from pixels to hidden states."""
 
     def __init__(self, modules: nn.ModuleDict) -> None:
         super().__init__()
@@ -237,6 +241,18 @@ class _Forward(nn.Module):
         if labels is None or "patches" not in self.parts:
             return hidden, hidden.new_zeros(())
         return hidden, self.parts["patches"](tokens, grid, labels)
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Compile the repeated blocks one by one.
+
+    All blocks of a stack share one compiled graph, so this starts in a fraction of the time that
+    compiling the whole model takes.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList):
+            for block in module:
+                block.compile()
 
 
 class _StopRequest:

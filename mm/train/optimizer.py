@@ -10,7 +10,8 @@ def build_adamw(
     modules: nn.Module, learning_rate: float, weight_decay: float, betas: tuple[float, float]
 ) -> AdamW:
     """AdamW that decays matrices only: not norms, biases, embeddings or other vectors."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in modules.named_parameters():
         if not parameter.requires_grad:
             continue

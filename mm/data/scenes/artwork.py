@@ -7,6 +7,7 @@ declined kinds (`photo`, `page`, `chart`, `texture`); `set` or `font` and `split
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class Artwork:
         catalogue: concept index -> set -> rows of `sprites`.
         letters: font -> letter -> (uint8 [64, 64] mask, advance in pixels).
         pictures: uint8 [P, 3, 320, 320], photographs, pages and the like, squashed to a square.
+        mono_sets: sets drawn in one flat colour, which may be any.
         aspects: width over height of each picture before it was squashed.
         ledgers: hashes of the ledgers that were read, for the run's record.
     """
@@ -49,12 +51,24 @@ class Artwork:
     letters: dict[str, dict[str, tuple[np.ndarray, int]]]
     pictures: Tensor
     aspects: list[float]
+    mono_sets: set[str] = field(default_factory=set)
     ledgers: dict[str, str] = field(default_factory=dict)
+
+    @functools.cached_property
+    def mono_rows(self) -> set[int]:
+        """Rows of `sprites` that are drawn in one flat colour."""
+        sets = (rows for by_set in self.catalogue.values() for rows in by_set.items())
+        return {row for name, rows in sets if name in self.mono_sets for row in rows}
 
     def sampler(self, config: SceneConfig) -> SceneSampler:
         """A sampler of scenes that this artwork can show."""
         return SceneSampler(
-            self.catalogue, self.shape_rows, sorted(self.letters), self.tints, config
+            self.catalogue,
+            self.shape_rows,
+            sorted(self.letters),
+            self.tints,
+            self.mono_sets,
+            config,
         )
 
     def word_mask(self, text: str, font: str) -> np.ndarray:
@@ -92,6 +106,7 @@ def load_artwork(
     letters: dict[str, dict[str, tuple[np.ndarray, int]]] = {}
     pictures: list[np.ndarray] = []
     aspects: list[float] = []
+    mono_sets: set[str] = set()
     ledgers: dict[str, str] = {}
     for directory in directories:
         reader = ShardReader(directory)
@@ -102,6 +117,8 @@ def load_artwork(
                 concept = concept_by_name()[sample.tags["concept"]]
                 rows = catalogue.setdefault(concept.index, {}).setdefault(sample.tags["set"], [])
                 rows.append(len(objects))
+                if sample.tags.get("mono") == "yes":
+                    mono_sets.add(sample.tags["set"])
                 objects.append(_sprite(sample))
             elif kind == "letter" and split in (letter_splits or splits):
                 font = letters.setdefault(sample.tags["font"], {})
@@ -129,6 +146,7 @@ def load_artwork(
         letters=letters,
         pictures=torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous(),
         aspects=aspects,
+        mono_sets=mono_sets,
         ledgers=ledgers,
     )
 

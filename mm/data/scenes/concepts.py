@@ -83,7 +83,7 @@ class Concept:
 def concepts() -> tuple[Concept, ...]:
     """Every concept, in the order of the table (the order is part of a checkpoint's meaning)."""
     rows = (Path(__file__).parent / "concepts.tsv").read_text(encoding="utf-8").splitlines()
-    table = []
+    table: list[Concept] = []
     for row in rows:
         if not row or row.startswith("#"):
             continue

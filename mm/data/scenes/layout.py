@@ -6,8 +6,8 @@ import functools
 import math
 import random
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from mm.data.scenes.concepts import COLOURS, SHAPES, concepts
 from mm.data.scenes.words import draw_word
@@ -58,7 +58,7 @@ class SceneConfig:
     duplicate_share: float = 0.15  # of further things that repeat an earlier one
     pairs: str = "seen"  # "seen": no held-out pair; "unseen": at least one; "any"
     words: str = "train"  # which words: "train" or "test"
-    sets: Sequence[str] = field(default=())  # artwork sets to draw from; empty: all that are loaded
+    mono_share: float = 0.3  # of artwork that comes from one-colour icon sets, where there are any
 
 
 @functools.cache
@@ -87,6 +87,7 @@ class SceneSampler:
         shape_sprites: shape name -> row of the atlas.
         fonts: font names that words may use.
         tints: mean colour of every atlas row (0..255), to keep things off grounds like them.
+        mono_sets: sets drawn in one flat colour.
     """
 
     def __init__(
@@ -95,19 +96,21 @@ class SceneSampler:
         shape_sprites: Mapping[str, int],
         fonts: Sequence[str],
         tints: Sequence[tuple[float, float, float]],
+        mono_sets: Collection[str],
         config: SceneConfig,
     ) -> None:
-        wanted = set(config.sets)
-        self.catalogue = {
-            concept: [
-                list(rows) for name, rows in sorted(sets.items()) if not wanted or name in wanted
-            ]
-            for concept, sets in catalogue.items()
+        # Rows by set, apart for sets in colour and in one flat colour.
+        self.coloured = {
+            c: [list(rows) for name, rows in sorted(sets.items()) if name not in mono_sets]
+            for c, sets in catalogue.items()
         }
-        self.catalogue = {concept: sets for concept, sets in self.catalogue.items() if sets}
-        if not self.catalogue:
-            raise ValueError(f"no artwork of the sets {sorted(wanted)} among those loaded")
-        self.concept_ids = sorted(self.catalogue)
+        self.mono = {
+            c: [list(rows) for name, rows in sorted(sets.items()) if name in mono_sets]
+            for c, sets in catalogue.items()
+        }
+        if not catalogue:
+            raise ValueError("there is no artwork of the splits asked for")
+        self.concept_ids = sorted(catalogue)
         self.shape_sprites = dict(shape_sprites)
         self.fonts = list(fonts)
         self.tints = tints
@@ -142,10 +145,16 @@ class SceneSampler:
                     Thing(kind, name, x, y, size * 0.85, sprite, colour=colour, stretch=stretch)
                 )
             else:
-                sprite = rng.choice(rng.choice(self.catalogue[int(name)]))
+                sprite = self._sprite(rng, int(name))
                 things.append(Thing(kind, concepts()[int(name)].english, x, y, size, sprite))
         things.sort(key=lambda thing: thing.x)
         return Scene(tuple(things), rng.choice(GROUND_KINDS), self._ground_colour(rng, things))
+
+    def _sprite(self, rng: random.Random, concept: int) -> int:
+        """A drawing of the concept: the kind of set is drawn first, then the set, then the row."""
+        coloured, mono = self.coloured[concept], self.mono[concept]
+        wants_mono = bool(mono) and rng.random() < self.config.mono_share
+        return rng.choice(rng.choice(mono if wants_mono or not coloured else coloured))
 
     def _names(self, rng: random.Random, count: int) -> list[tuple[str, str, str]]:
         """(kind, name or concept index, colour) of `count` things, honouring the pair rule."""
@@ -164,7 +173,7 @@ class SceneSampler:
                 chosen.append(("shape", rng.choice(tuple(SHAPES)), colour))
                 continue
             if forced and arts:
-                pool = [c for c in held_out_partners()[arts[0]] if c in self.catalogue]
+                pool = [c for c in held_out_partners()[arts[0]] if c in self.coloured]
                 concept = rng.choice(pool or self.concept_ids)
             else:
                 concept = rng.choice(self.concept_ids)

@@ -4,7 +4,7 @@ The same function draws held-out files on a CPU and training batches on a GPU. W
 here (style, noise, grounds) comes from the generator that is passed in and never changes the
 answer to a question: it may tilt, recolour or blur a dog, but not move it or turn it into a cat.
 
-    C canvas side in pixels   B pictures   K sprite slots per picture
+    B pictures   S sprites of a batch   W words of a batch
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from mm.data.scenes.artwork import WORD_SHAPE, Artwork, decline_crop
 from mm.data.scenes.concepts import COLOURS, SHAPES, concept_by_name, concepts
 from mm.data.scenes.layout import GROUND_KINDS, Scene, Thing
 
-SLOTS = 4
-NUM_PATCH_CLASSES = len(concepts()) + len(SHAPES) + 2  # ..., a word, the ground
-_WORD_CLASS = NUM_PATCH_CLASSES - 2
-_GROUND_CLASS = NUM_PATCH_CLASSES - 1
+SLOTS = 4  # layers of sprites: a picture shows at most four things
 
 
 @dataclass
 class SceneBatch:
     """Scenes as tensors. Positions and sizes are fractions of the side; colours are 0..1."""
 
-    sprite: Tensor  # [B, K] int64, row of the atlas; -1: empty slot
-    label: Tensor  # [B, K] int64, class of the thing, for the patch loss
-    box: Tensor  # [B, K, 4] float32: x, y, width, height
-    tilt: Tensor  # [B, K] float32, degrees
-    flip: Tensor  # [B, K] float32, 1 or -1
-    tint: Tensor  # [B, K, 4] float32: r, g, b, share of the tint (1 for plain shapes)
+    # Sprites lie in layers: a picture has at most one in each, and later layers cover earlier ones.
+    layers: Tensor  # [L + 1] int64 on the host: layer k is sprites layers[k] .. layers[k + 1]
+    sprite: Tensor  # [S] int64, row of the atlas
+    owner: Tensor  # [S] int64, the picture that shows it
+    label: Tensor  # [S] int64, class of the thing, for the patch loss
+    box: Tensor  # [S, 4] float32: x, y, width, height
+    tilt: Tensor  # [S] float32, degrees
+    flip: Tensor  # [S] float32, 1 or -1
+    tint: Tensor  # [S, 4] float32: r, g, b, and 1 where the thing has that one colour
     word: Tensor  # [W, 64, 320] uint8
     word_owner: Tensor  # [W] int64, the picture that shows it; a picture shows one at most
     word_box: Tensor  # [W, 4] float32
@@ -59,7 +59,9 @@ class SceneBatch:
         moved = {
             f.name: getattr(self, f.name).to(device, non_blocking=non_blocking)
             for f in fields(self)
+            if f.name != "layers"
         }
+        moved["layers"] = self.layers
         return SceneBatch(**moved)
 
 
@@ -77,25 +79,32 @@ class StyleConfig:
 
     tilt_degrees: float = 12.0  # standard deviation
     flip: float = 0.4
-    mono: float = 0.10  # one flat colour, as an icon
-    grey: float = 0.08
-    hue: float = 0.45
-    tone: float = 0.6  # contrast, saturation and brightness
-    outline: float = 0.25
+    mono: float = 0.06  # one flat colour, as an icon
+    mono_icons: float = 0.8  # another flat colour, for what has one anyway
+    grey: float = 0.06
+    hue: float = 0.35
+    tone: float = 0.5  # contrast, saturation and brightness
+    outline: float = 0.2
     warp: float = 0.5
     stretch: float = 0.5
     occlude: float = 0.15
     shade: float = 0.3
-    edges: float = 0.06  # dark lines on a light fill
+    edges: float = 0.05  # dark lines on a light fill
     blur: float = 0.25
     noise: float = 0.35
-    jpeg: float = 0.5
+    jpeg: float = 0.4
 
 
 PLAIN_STYLE = StyleConfig(
-    tilt_degrees=0.0, flip=0.0, mono=0.0, grey=0.0, hue=0.0, tone=0.0, outline=0.0, warp=0.0,
-    stretch=0.0, occlude=0.0, shade=0.0, edges=0.0, blur=0.0, noise=0.0, jpeg=0.0,
+    tilt_degrees=0.0, flip=0.0, mono=0.0, mono_icons=0.0, grey=0.0, hue=0.0, tone=0.0,
+    outline=0.0, warp=0.0, stretch=0.0, occlude=0.0, shade=0.0, edges=0.0, blur=0.0, noise=0.0,
+    jpeg=0.0,
 )  # fmt: skip
+
+
+def num_patch_classes() -> int:
+    """Classes of the patch loss: every concept, every shape, a word, and last the ground."""
+    return len(concepts()) + len(SHAPES) + 2
 
 
 def thing_class(thing: Thing) -> int:
@@ -112,16 +121,13 @@ def collate_scenes(
     style: StyleConfig,
 ) -> SceneBatch:
     """Turn scenes, and pictures that are none, into tensors."""
-    batch = len(scenes)
+    batch, mono_rows = len(scenes), artwork.mono_rows
     rows: dict[str, list[int]] = {"picture": [], "other": [], "texture": []}
     sources: dict[str, list[int]] = {"picture": [], "other": [], "texture": []}
     crops: list[tuple[float, ...]] = []
-    sprite = np.full((batch, SLOTS), -1, np.int64)
-    label = np.zeros((batch, SLOTS), np.int64)
-    box = np.zeros((batch, SLOTS, 4), np.float32)
-    tilt = np.zeros((batch, SLOTS), np.float32)
-    flip = np.ones((batch, SLOTS), np.float32)
-    tint = np.zeros((batch, SLOTS, 4), np.float32)
+    # For each layer a list of (sprite, owner, label, box, tilt, flip, tint).
+    Sprite = tuple[int, int, int, tuple[float, ...], float, float, tuple[float, ...]]
+    layers: list[list[Sprite]] = [[] for _ in range(SLOTS)]
     ground = np.zeros(batch, np.int64)
     ground_colour = np.zeros((batch, 2, 3), np.float32)
     words: list[tuple[np.ndarray, int, tuple[float, ...], tuple[float, ...]]] = []
@@ -142,36 +148,47 @@ def collate_scenes(
                 colour = _jitter(COLOURS[thing.colour][1], rng)
                 words.append((mask, b, (thing.x, thing.y, thing.size, 0.0), colour))
                 continue
-            plain_shape = thing.kind == "shape"
-            sprite[b, slot], label[b, slot] = thing.sprite, thing_class(thing)
             width = thing.size / max(1.0, thing.stretch)
             height = thing.size * min(1.0, thing.stretch)
-            box[b, slot] = thing.x, thing.y, width, height
-            if plain_shape:
-                tint[b, slot] = *_jitter(COLOURS[thing.colour][1], rng), 1.0
-                tilt[b, slot] = rng.uniform(-6, 6) if style.tilt_degrees else 0.0
+            tilt, flip = 0.0, 1.0
+            tint: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+            if thing.kind == "shape":
+                tint = (*_jitter(COLOURS[thing.colour][1], rng), 1.0)
+                tilt = rng.uniform(-6, 6) if style.tilt_degrees else 0.0
             else:
-                tilt[b, slot] = max(-40.0, min(40.0, rng.gauss(0, style.tilt_degrees)))
-                flip[b, slot] = -1.0 if rng.random() < style.flip else 1.0
-                if rng.random() < style.mono:
-                    tint[b, slot] = *_mono_colour(base, rng), 1.0
+                tilt = max(-40.0, min(40.0, rng.gauss(0, style.tilt_degrees)))
+                flip = -1.0 if rng.random() < style.flip else 1.0
+                share = style.mono_icons if thing.sprite in mono_rows else style.mono
+                if rng.random() < share:
+                    tint = (*_mono_colour(base, rng), 1.0)
+            box = (thing.x, thing.y, width, height)
+            layers[slot].append((thing.sprite, b, thing_class(thing), box, tilt, flip, tint))
             slot += 1
     count = len(words)
     word = np.zeros((count, *WORD_SHAPE), np.uint8)
     owner = np.zeros(count, np.int64)
     word_box = np.zeros((count, 4), np.float32)
     word_tint = np.zeros((count, 3), np.float32)
-    for w, (mask, b, place, colour) in enumerate(words):
-        word[w], owner[w], word_tint[w] = mask, b, colour
+    for w, (mask, b, place, ink) in enumerate(words):
+        word[w], owner[w], word_tint[w] = mask, b, ink
         inked = np.flatnonzero(mask.any(axis=0))
         share = (inked[-1] + 1) / WORD_SHAPE[1]  # ink fills this share of the mask's width
         # The ink, not the mask, gets the slot's width; two-letter words would else grow too tall.
         width = min(place[2] / share, 0.40 * WORD_SHAPE[1] / WORD_SHAPE[0])
         centre = place[0] + (0.5 - share / 2) * width
         word_box[w] = centre, place[1], width, width * WORD_SHAPE[0] / WORD_SHAPE[1]
+    sprites = [sprite for layer in layers for sprite in layer]
+    bounds = np.cumsum([0, *(len(layer) for layer in layers)])
+    columns = list(zip(*sprites, strict=True)) or [()] * 7
+    shapes = ((), (), (), (4,), (), (), (4,))
+    kinds = (np.int64, np.int64, np.int64, np.float32, np.float32, np.float32, np.float32)
     arrays = (
-        sprite, label, box, tilt, flip, tint, word, owner, word_box, word_tint, ground,
-        ground_colour,
+        bounds.astype(np.int64),
+        *(
+            np.array(column, kind).reshape(len(sprites), *shape)
+            for column, kind, shape in zip(columns, kinds, shapes, strict=True)
+        ),
+        word, owner, word_box, word_tint, ground, ground_colour,
         *(np.array(rows[kind], np.int64) for kind in ("picture", "other", "texture")),
         *(np.array(sources[kind], np.int64) for kind in ("picture", "other")),
         np.array(crops, np.float32).reshape(-1, 4),
@@ -230,21 +247,23 @@ class Renderer:
 
         Returns:
             The pictures, uint8 [B, 3, size, size], and for every 16th of a side the class of what
-            is seen there, int64 [B, 16, 16] (`NUM_PATCH_CLASSES - 1` is the ground).
+            is seen there, int64 [B, 16, 16] (the last class is the ground).
         """
-        batch = scenes.sprite.shape[0]
         canvas = self._grounds(scenes, size, generator)
-        labels = torch.full((batch, 16, 16), _GROUND_CLASS, device=self.device)
-        styled = self._style(scenes, style, generator)  # [B*K, 4, 96, 96]
-        styled = styled.unflatten(0, (batch, SLOTS))
-        for k in range(SLOTS):
-            grid = _grid(scenes.box[:, k], scenes.tilt[:, k], scenes.flip[:, k], size)
+        labels = torch.full((len(canvas), 16, 16), num_patch_classes() - 1, device=self.device)
+        if len(scenes.sprite):
+            textures = _prefilter(self._style(scenes, style, generator), scenes.box, size)
+            grid = _grid(scenes.box, scenes.tilt, scenes.flip, size)
             grid = self._warp(grid, style, generator)
-            layer = F.grid_sample(styled[:, k], grid, mode="bilinear", align_corners=False)
-            alpha = layer[:, 3:] * (scenes.sprite[:, k] >= 0)[:, None, None, None]
-            canvas = canvas + alpha * (layer[:, :3] - canvas)
-            seen = F.adaptive_avg_pool2d(alpha, 16)[:, 0] > 0.35
-            labels = torch.where(seen, scenes.label[:, k][:, None, None], labels)
+            sampled = F.grid_sample(textures, grid, mode="bilinear", align_corners=False)
+            seen = F.adaptive_avg_pool2d(sampled[:, 3], 16) > 0.2
+            bounds = scenes.layers.tolist()
+            for start, end in zip(bounds, bounds[1:], strict=False):
+                rows = scenes.owner[start:end]
+                colour, alpha = sampled[start:end, :3], sampled[start:end, 3:]
+                canvas[rows] = torch.lerp(canvas[rows], colour, alpha)
+                label = scenes.label[start:end, None, None]
+                labels[rows] = torch.where(seen[start:end], label, labels[rows])
         canvas, labels = self._words(canvas, labels, scenes, size)
         canvas = self._photograph(canvas, style, generator)
         return (canvas.clamp(0, 1) * 255).round().to(torch.uint8), labels
@@ -303,12 +322,11 @@ class Renderer:
         return mixed + 0.05 * torch.randn(mixed.shape, generator=generator, device=device)
 
     def _style(self, scenes: SceneBatch, style: StyleConfig, generator: torch.Generator) -> Tensor:
-        """Sprites of every slot, recoloured, outlined, shaded and cut: float [B*K, 4, 96, 96]."""
-        rows = scenes.sprite.flatten().clamp_min(0)
-        layer = self.sprites[rows].float() / 255
+        """Every sprite, recoloured, outlined, shaded and cut: float [S, 4, 96, 96]."""
+        layer = self.sprites[scenes.sprite].float() / 255
         colour, alpha = layer[:, :3], layer[:, 3:]
         count, device = colour.shape[0], self.device
-        tint = scenes.tint.flatten(0, 1)
+        tint = scenes.tint
         free = (tint[:, 3] == 0).float()  # things whose colour says nothing may change it
 
         def happens(probability: float) -> Tensor:
@@ -392,7 +410,7 @@ class Renderer:
         contrast = (ground.sum(1, keepdim=True) < 1.5).float().expand_as(ground)
         tint = torch.where(clash, contrast, scenes.word_tint)[:, :, None, None]
         seen = F.adaptive_avg_pool2d(ink, 16)[:, 0] > 0.1
-        labels[owner] = torch.where(seen, _WORD_CLASS, labels[owner])
+        labels[owner] = torch.where(seen, num_patch_classes() - 2, labels[owner])
         canvas[owner] = canvas[owner] + ink * (tint - canvas[owner])
         return canvas, labels
 
@@ -425,6 +443,20 @@ def _grid(box: Tensor, tilt: Tensor, flip: Tensor, size: int) -> Tensor:
     theta[:, 0, 2] = -flip * (cos * x + sin * y) / width
     theta[:, 1, 2] = (sin * x - cos * y) / height
     return F.affine_grid(theta, [box.shape[0], 1, size, size], align_corners=False)
+
+
+def _prefilter(sprites: Tensor, box: Tensor, size: int) -> Tensor:
+    """Blur sprites that will be drawn much smaller than they are, so that nothing is skipped.
+
+    Bilinear sampling reads two texels per axis; one that is drawn at under 3/4 of its size is
+    first averaged over 2 x 2, which is right down to 3/8.
+    """
+    side = sprites.shape[-1]
+    small = F.interpolate(
+        F.avg_pool2d(sprites, 2), size=(side, side), mode="bilinear", align_corners=False
+    )
+    is_small = (box[:, 2:].amax(1) * size < 0.75 * side)[:, None, None, None]
+    return torch.where(is_small, small, sprites)
 
 
 def _smooth_noise(
@@ -486,4 +518,5 @@ def _jpeg(canvas: Tensor, generator: torch.Generator) -> Tensor:
     steps = steps * (0.05 + 0.9 * quality**2)
     rounded = (coefficients / steps).round() * steps
     blocks = dct.T @ rounded @ dct
-    return blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3).clamp(0, 1)
+    restored: Tensor = blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3).clamp(0, 1)
+    return restored

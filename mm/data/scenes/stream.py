@@ -135,13 +135,12 @@ class SceneStream(Dataset[Batch]):
                 row = rng.randrange(len(self.artwork.pictures)) if kind == "picture" else 0
                 pictures.append(OtherPicture(kind, row))
                 talks.append(_turns(self._declines(rng)))
-        rows = []
+        rows: list[Row] = []
         for index, talk in enumerate(talks):
             talk[0] = (talk[0][0], IMAGE_MARKER + talk[0][1])
             prefix, items = encode_prefix_and_turns(self.tokenizer, talk, self.num_image_tokens)
-            row = Row()
-            place(row, Encoded(index, prefix, items), self.config.row_length)
-            rows.append(row)
+            rows.append(Row())
+            place(rows[-1], Encoded(index, prefix, items), self.config.row_length)
         pad = self.tokenizer.token_id("<|endoftext|>")
         return Batch(
             step,
