@@ -78,3 +78,13 @@ def test_importing_mm_brings_in_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_captioning_needs_neither_torchvision_nor_transformers() -> None:
+    code = (
+        "import sys, mm.model, mm.checkpoints.native, mm.encoders.siglip, mm.projectors.mlp\n"
+        "heavy = {'torchvision', 'transformers', 'hydra', 'matplotlib', 'phonenumbers'}\n"
+        "print(*sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("", "")
