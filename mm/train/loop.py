@@ -191,25 +191,35 @@ def train(
                     f" from the checkpoint in {folder.checkpoints}"
                 )
             _progress(done, recipe.steps, metrics, seconds / recipe.log_every)
-        at_end = done == recipe.steps or stop.asked
-        if evaluate and (at_end or (recipe.evaluate_every and done % recipe.evaluate_every == 0)):
-            modules.eval()
-            # Generation changes shapes at every token: compiling for each would take minutes.
-            with torch.compiler.set_stance("force_eager"):
-                metrics |= evaluate(model)
-            metrics["step"] = done
-            modules.train()
-            began = time.perf_counter()
-        if metrics.get("step") == done:
             folder.log(metrics)
-        if at_end or done % recipe.checkpoint_every == 0:
+        # Metrics before the checkpoint: resuming drops lines after it, and loses none before it.
+        if done == recipe.steps or stop.asked or done % recipe.checkpoint_every == 0:
             folder.save(done, modules, optimizer, recipe.keep_checkpoints)
         if stop.asked and done < recipe.steps:
             raise MMError(
                 f"stopped after step {done} as asked; the same command goes on from there"
             )
-    modules.eval()
+        if recipe.evaluate_every and done % recipe.evaluate_every == 0 and done < recipe.steps:
+            metrics |= _evaluated(model, evaluate, done, folder)
+            began = time.perf_counter()
+    metrics |= _evaluated(model, evaluate, recipe.steps, folder)
+    model.eval()
     return metrics
+
+
+def _evaluated(
+    model: VisionLanguageModel, evaluate: Evaluate | None, step: int, folder: RunFolder
+) -> dict[str, float]:
+    """Run the held-out measure, if there is one, and log it as a line of its own."""
+    if evaluate is None:
+        return {}
+    model.eval()
+    # Generation changes shapes at every token: compiling for each would take minutes.
+    with torch.compiler.set_stance("force_eager"):
+        measured = evaluate(model)
+    model.train()
+    folder.log({"step": step, **measured})
+    return measured
 
 
 class _Forward(nn.Module):
