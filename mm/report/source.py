@@ -106,16 +106,18 @@ def reading_path(root: Path, start: str, also: Iterable[str] = ()) -> list[FileL
     """
     graph = import_graph(root)
     files = {module_name(path, root): path for path in python_files(root)}
-    queue = [start, *also]
-    for name in queue:
+    roots = [start, *also]
+    for name in roots:
         if name not in files:
             raise ValueError(f"no module {name!r} under mm/ or scripts/")
     seen: list[str] = []
-    while queue:
-        module = queue.pop(0)
-        if module not in seen:
-            seen.append(module)
-            queue.extend(sorted(graph[module]))
+    for name in roots:
+        queue = [name]
+        while queue:
+            module = queue.pop(0)
+            if module not in seen:
+                seen.append(module)
+                queue.extend(sorted(graph[module]))
     return [
         FileLines(files[module].relative_to(root), code_lines(files[module].read_text("utf-8")))
         for module in seen
