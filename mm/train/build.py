@@ -34,7 +34,7 @@ MakeEvaluate = Callable[[Config, Tokenizer, torch.device], Evaluate | None]
 
 KNOWN_KEYS = (
     "encoder", "projector", "decoder", "data", "recipe",
-    "name", "output", "tokenizer", "device", "plan",
+    "init", "name", "output", "tokenizer", "device", "plan",
 )  # fmt: skip
 
 
@@ -63,6 +63,19 @@ def model_config(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
             f"decoder.config.vocab_size is {size}, but the tokenizer has {tokenizer.vocab_size} ids"
         )
     return {**parts, "image_token_id": tokenizer.token_id("<|image_pad|>")}
+
+
+def init_from(model: VisionLanguageModel, directory: str) -> None:
+    """Start from the weights of a finished model of the same shape.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        ConfigError: its parts are of other sizes.
+    """
+    loaded = native.load(directory, device=torch.device("cpu"), dtype=torch.float32).model
+    if loaded.config != model.config:
+        raise ConfigError(f"init={directory} is a model of other sizes than the one configured")
+    model.load_state_dict(loaded.state_dict())
 
 
 def build_feed(
@@ -116,10 +129,18 @@ def run(config: Config, config_yaml: str, make_evaluate: MakeEvaluate) -> dict[s
     if config["plan"]:
         print(plan(model, recipe))
         return {}
-    model.init_weights(torch.Generator().manual_seed(stream_seed(recipe.seed, "init")))
+    if config["init"]:
+        init_from(model, config["init"])
+    else:
+        model.init_weights(torch.Generator().manual_seed(stream_seed(recipe.seed, "init")))
     feed = build_feed(config, model, tokenizer, device, recipe)
     folder = RunFolder(config["output"])
-    facts = {"seed": recipe.seed, "ledgers": dict(feed.ledgers), "device_used": str(device)}
+    facts = {
+        "init": config["init"],
+        "seed": recipe.seed,
+        "ledgers": dict(feed.ledgers),
+        "device_used": str(device),
+    }
     folder.describe(config_yaml, facts)
     evaluate = make_evaluate(config, tokenizer, device)
     metrics = train(model, feed, recipe, folder, device, evaluate)

@@ -16,10 +16,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mm.data.packing import PackedBatch, attention_mask
 from mm.errors import ConfigError, MMError
+from mm.registry import unknown_name_message
 from mm.train.objective import PatchClassifier, linear_cross_entropy
 from mm.train.optimizer import build_adamw, learning_rate_at
 from mm.train.run import RunFolder
 from mm.vlm import VisionLanguageModel
+
+PARTS = ("encoder", "projector", "decoder")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class RecipeConfig:
     beta2: float = 0.98
     gradient_clip: float = 1.0
     patch_loss_weight: float = 0.3
+    frozen: tuple[str, ...] = ()  # parts that keep their weights: encoder, projector, decoder
     precision: str = "bf16"  # "bf16" (autocast over float32 weights) or "fp32"
     compile: bool = False
     num_workers: int = 0
@@ -47,6 +51,11 @@ class RecipeConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("bf16", "fp32"):
             raise ConfigError(f"recipe.precision is {self.precision!r}; known: bf16, fp32")
+        for part in self.frozen:
+            if part not in PARTS:
+                raise ConfigError(unknown_name_message("part in recipe.frozen", part, PARTS))
+        if len(set(self.frozen)) == len(PARTS):
+            raise ConfigError("recipe.frozen names every part, so nothing would be trained")
         if self.steps < 1 or self.warmup_steps < 1 or self.log_every < 1:
             raise ConfigError("recipe.steps, recipe.warmup_steps and recipe.log_every start at 1")
 
@@ -117,7 +126,11 @@ def train(
         MMError: the loss is not finite, or the run was asked to stop (after saving).
     """
     modules = nn.ModuleDict({"model": model})
-    if feed.num_patch_classes and recipe.patch_loss_weight:
+    for part in PARTS:
+        getattr(model, part).requires_grad_(part not in recipe.frozen)
+    # The patch loss teaches the encoder alone.
+    teaches_patches = feed.num_patch_classes and recipe.patch_loss_weight
+    if teaches_patches and "encoder" not in recipe.frozen:
         patches = PatchClassifier(model.encoder.hidden_size, feed.num_patch_classes)
         patches.init_weights(torch.Generator().manual_seed(stream_seed(recipe.seed, "patches")))
         modules["patches"] = patches
@@ -138,6 +151,7 @@ def train(
         num_workers=recipe.num_workers,
         pin_memory=device.type == "cuda",
         prefetch_factor=8 if recipe.num_workers else None,
+        worker_init_fn=_leave_signals_to_the_loop,
     )
     stop = _StopRequest()
     metrics: dict[str, float] = {}
@@ -278,6 +292,12 @@ class _StopRequest:
 
     def _note(self, *_: object) -> None:
         self.asked = True
+
+
+def _leave_signals_to_the_loop(worker: int) -> None:
+    """A signal to the whole process group must not take the workers before the loop has saved."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
 
 
 def _progress(step: int, steps: int, metrics: Mapping[str, float], seconds_per_step: float) -> None:

@@ -23,6 +23,7 @@ from mm.data.scenes.artwork import WORD_SHAPE, Artwork, decline_crop
 from mm.data.scenes.concepts import COLOURS, SHAPES, concept_by_name, concepts
 from mm.data.scenes.layout import GROUND_KINDS, Scene, Thing
 
+GRAIN = 128  # cells per side of a noisy ground's grain
 SLOTS = 4  # layers of sprites: a picture shows at most four things
 
 
@@ -282,7 +283,9 @@ class Renderer:
         ramp = ramp * (scenes.ground == GROUND_KINDS.index("gradient"))[:, None, None]
         canvas = first[:, :, None, None] + ramp[:, None] * (second - first)[:, :, None, None]
         coarse = _smooth_noise(batch, 1, 24, size, generator, device)
-        fine = torch.randn(batch, 1, size, size, generator=generator, device=device)
+        # The grain is a share of the side, so that a picture looks the same at every size.
+        fine = torch.randn(batch, 1, GRAIN, GRAIN, generator=generator, device=device)
+        fine = F.interpolate(fine, size=(size, size), mode="nearest")
         speckle = 0.05 * coarse + 0.06 * fine
         canvas = (
             canvas + speckle * (scenes.ground == GROUND_KINDS.index("noisy"))[:, None, None, None]

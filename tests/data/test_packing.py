@@ -1,0 +1,147 @@
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mm.data.packing import (
+    Encoded,
+    Item,
+    PackedBatch,
+    PackingCounts,
+    Row,
+    attention_mask,
+    collate,
+    pack,
+    place,
+)
+from mm.vlm import VisionLanguageModel
+from tests.conftest import IMAGE_TOKEN_ID
+
+ROW = 40
+conversations = st.lists(
+    st.tuples(
+        st.integers(1, 6),  # length of the prefix
+        st.lists(st.tuples(st.integers(1, 30), st.integers(0, 30)), min_size=1, max_size=5),
+    ),
+    max_size=12,
+)
+
+
+def encoded(shapes: list[tuple[int, list[tuple[int, int]]]]) -> list[Encoded]:
+    """Conversations whose every item has a token id of its own."""
+    found, token = [], 100
+    for picture, (prefix, items) in enumerate(shapes):
+        made: list[Item] = []
+        for length, learned in items:
+            mask = [i >= length - min(learned, length) for i in range(length)]
+            made.append(([token] * length, mask))
+            token += 1
+        found.append(Encoded(picture, [picture] * prefix, made))
+    return found
+
+
+@given(conversations, st.integers(1, 3), st.integers(0, 4))
+def test_packing_loses_nothing_but_what_no_row_can_hold(
+    shapes: list[tuple[int, list[tuple[int, int]]]], images: int, lookahead: int
+) -> None:
+    given_ = encoded(shapes)
+    counts = PackingCounts()
+    rows = list(pack(given_, ROW, images_per_row=images, lookahead=lookahead, counts=counts))
+    fits = [i for c in given_ for i in c.items if len(c.prefix) + len(i[0]) <= ROW]
+    packed = [item for row in rows for part in row.parts for item in part.items]
+    assert sorted(i[0][0] for i in packed) == sorted(i[0][0] for i in fits)
+    assert counts.too_long == sum(len(c.items) for c in given_) - len(fits)
+    for row in rows:
+        assert 0 < len(row.parts) <= images
+        used = sum(len(p.prefix) + sum(len(i[0]) for i in p.items) for p in row.parts)
+        assert used == row.length <= ROW
+        for part in row.parts:
+            assert part.prefix == given_[part.picture].prefix
+
+
+@given(conversations)
+def test_collate_labels_every_learned_token_once(
+    shapes: list[tuple[int, list[tuple[int, int]]]],
+) -> None:
+    rows = list(pack(encoded(shapes), ROW, images_per_row=4))
+    if not rows:
+        return
+    batch = collate(rows, ROW, pad_id=0)
+    learned = [i for row in rows for p in row.parts for ids, mask in p.items for i, m in
+               zip(ids, mask, strict=True) if m]  # fmt: skip
+    assert sorted(batch.label_ids.tolist()) == sorted(learned)
+    assert batch.fill == pytest.approx(sum(r.length for r in rows) / (len(rows) * ROW))
+
+
+def test_attention_stays_inside_a_segment_and_its_prefix() -> None:
+    item: Item = ([5, 6], [False, True])
+    row = Row()
+    place(row, Encoded(0, [1, 2], [item, item]), 12)
+    place(row, Encoded(1, [3], [item]), 12)
+    batch = collate([row], 12, pad_id=0)
+    mask = attention_mask(batch.segment_ids, batch.prefix_ids)[0, 0]
+    sees = {i: set(mask[i].nonzero().flatten().tolist()) for i in range(12)}
+    assert sees[1] == {0, 1}
+    assert sees[3] == {0, 1, 2, 3}  # the first item: prefix and itself
+    assert sees[5] == {0, 1, 4, 5}  # the second: not the first
+    assert sees[8] == {6, 7, 8}  # another picture's item: nothing of the first picture
+    assert sees[10] == {9, 10}  # padding sees padding alone
+    assert batch.position_ids[0].tolist() == [0, 1, 2, 3, 2, 3, 0, 1, 2, 0, 0, 0]
+
+
+Mask = Callable[[Tensor, Tensor], Tensor]
+
+
+def losses(model: VisionLanguageModel, batch: PackedBatch, pixels: Tensor, mask: Mask) -> Tensor:
+    """Log probability of every labelled token."""
+    hidden = model.hidden(
+        batch.input_ids,
+        pixels,
+        position_ids=batch.position_ids,
+        attention_mask=mask(batch.segment_ids, batch.prefix_ids),
+    )
+    logits = model.logits(hidden).flatten(0, 1)[batch.label_positions]
+    return logits.log_softmax(-1).gather(1, batch.label_ids[:, None])[:, 0]
+
+
+def packed_and_apart(model: VisionLanguageModel, mask: Mask) -> tuple[Tensor, Tensor]:
+    """What a model makes of conversations in shared rows under a mask, and in rows of their own."""
+    rng = random.Random(0)
+    pictures = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def item() -> Item:
+        length = rng.randrange(3, 8)
+        return [rng.randrange(10, 99) for _ in range(length)], [False] + [True] * (length - 1)
+
+    talks = [
+        Encoded(i, [8, *[IMAGE_TOKEN_ID] * 4, 9], [item() for _ in range(i + 1)]) for i in range(3)
+    ]
+    rows = list(pack(talks, 48, images_per_row=3))
+    assert len(rows) < 3
+    order = [part.picture for row in rows for part in row.parts]
+    together = losses(model, collate(rows, 48, pad_id=0), pictures[order], mask)
+    apart = []
+    for row in rows:
+        for part in row.parts:
+            for one in part.items:
+                alone = Row()
+                place(alone, Encoded(part.picture, part.prefix, [one]), 24)
+                batch = collate([alone], 24, pad_id=0)
+                apart.append(losses(model, batch, pictures[[part.picture]], attention_mask))
+    return together, torch.cat(apart)
+
+
+def test_packed_equals_unpacked(tiny_vlm: VisionLanguageModel) -> None:
+    together, apart = packed_and_apart(tiny_vlm, attention_mask)
+    torch.testing.assert_close(together, apart, atol=2e-5, rtol=1e-4)
+
+
+def test_a_leak_between_items_would_be_noticed(tiny_vlm: VisionLanguageModel) -> None:
+    together, apart = packed_and_apart(
+        tiny_vlm, lambda segments, prefixes: attention_mask(torch.ones_like(segments), prefixes)
+    )
+    assert (together - apart).abs().max() > 1e-3

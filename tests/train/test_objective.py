@@ -1,0 +1,55 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mm.train.objective import PatchClassifier, linear_cross_entropy
+from mm.train.optimizer import build_adamw, learning_rate_at
+
+
+@pytest.mark.parametrize("chunk", [3, 7, 100])
+def test_chunked_loss_equals_the_plain_one_forward_and_backward(chunk: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(20, 8, generator=generator, requires_grad=True)
+    weight = torch.randn(11, 8, generator=generator, requires_grad=True)
+    labels = torch.randint(0, 11, (20,), generator=generator)
+    plain = F.cross_entropy(hidden @ weight.T, labels)
+    wanted = torch.autograd.grad(plain, [hidden, weight])
+    chunked = linear_cross_entropy(hidden, weight, labels, chunk)
+    found = torch.autograd.grad(chunked, [hidden, weight])
+    torch.testing.assert_close(chunked, plain)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_patch_loss_falls_when_the_head_learns_the_cells() -> None:
+    generator = torch.Generator().manual_seed(0)
+    head = PatchClassifier(8, num_classes=3, cells=2)
+    head.init_weights(generator)
+    tokens = torch.randn(2, 16, 8, generator=generator)
+    labels = torch.tensor([[[0, 1], [2, 2]], [[1, 1], [0, 2]]])
+    optimizer = torch.optim.Adam(head.parameters(), 0.1)
+    first = head(tokens, (4, 4), labels)
+    for _ in range(50):
+        optimizer.zero_grad()
+        loss = head(tokens, (4, 4), labels)
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.2 * first
+
+
+def test_learning_rate_warms_up_stays_and_decays_to_nearly_zero() -> None:
+    rates = [learning_rate_at(s, 100, 1.0, warmup=10, decay_share=0.5) for s in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0
+    assert set(rates[10:51]) == {1.0}
+    assert rates[75] == pytest.approx(0.5) and rates[99] == pytest.approx(0.02)
+
+
+def test_adamw_decays_matrices_only_and_skips_what_is_frozen() -> None:
+    model = torch.nn.ModuleDict(
+        {"embed_tokens": torch.nn.Embedding(4, 3), "linear": torch.nn.Linear(3, 3)}
+    )
+    model["linear"].bias.requires_grad_(False)
+    groups = build_adamw(model, 1e-3, 0.1, (0.9, 0.95)).param_groups
+    assert [p.shape for p in groups[0]["params"]] == [torch.Size([3, 3])]
+    assert groups[0]["weight_decay"] == 0.1 and groups[1]["weight_decay"] == 0.0
+    assert [p.shape for p in groups[1]["params"]] == [torch.Size([4, 3])]

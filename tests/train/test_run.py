@@ -1,0 +1,228 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mm.checkpoints import native
+from mm.data.scenes.artwork import load_artwork
+from mm.data.scenes.files import (
+    PLANTED_EXIF,
+    PLANTED_TEXTS,
+    FileConfig,
+    write_scenes,
+)
+from mm.data.scenes.language import corpus
+from mm.data.scenes.layout import SceneConfig
+from mm.data.shards import ShardReader, write_shards
+from mm.data.sources.jsonl import Source
+from mm.errors import CheckpointError, ConfigError, MMError
+from mm.privacy.errors import LedgerError
+from mm.privacy.metadata import check_pixels_only
+from mm.privacy.policy import Policy
+from mm.text.tokenizer import train_tokenizer
+from mm.train.run import RunFolder
+from tests.data.scenes.test_layout import sampler
+from tests.tiny_artwork import write_artwork
+from tests.train import tiny_run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with artwork and a tokenizer."""
+    folder = tmp_path_factory.mktemp("ready")
+    write_artwork(folder / "artwork")
+    rng = random.Random(0)
+    texts = corpus((sampler().draw(rng) for _ in range(200)), rng)
+    train_tokenizer(texts, 600).save(folder / "tokenizer.json")
+    return folder
+
+
+@pytest.fixture
+def folder(ready: Path, tmp_path: Path) -> Iterator[Path]:
+    for name in ("artwork", "tokenizer.json"):
+        (tmp_path / name).symlink_to(ready / name)
+    yield tmp_path
+
+
+def weights(folder: Path, step: int) -> dict[str, Any]:
+    return load_file(folder / f"run/checkpoints/step-{step:08d}/weights.safetensors")
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / "run/metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "tokens_per_s"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(ready: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    tiny_run.train(ready)
+    return weights(ready, 12), metrics(ready)
+
+
+def test_a_run_leaves_its_record_and_a_model(
+    ready: Path, uninterrupted: tuple[dict[str, Any], list[dict[str, float]]]
+) -> None:
+    run = json.loads((ready / "run/run.json").read_text())
+    assert run["ledgers"]["artwork"] == ShardReader(ready / "artwork").ledger["self_hash"]
+    assert run["seed"] == 0
+    assert "steps: 12" in (ready / "run/config.yaml").read_text()
+    steps = [line["step"] for line in uninterrupted[1]]
+    assert steps == [2, 4, 6, 8, 10, 12]
+    assert uninterrupted[1][-1]["loss"] < uninterrupted[1][0]["loss"]
+    kept = sorted(p.name for p in (ready / "run/checkpoints").iterdir())
+    assert kept == ["step-00000008", "step-00000012"]
+    loaded = native.load(ready / "run/model")
+    assert loaded.config["decline"]["en"] == "I can't tell"
+
+
+def test_killed_and_resumed_equals_never_stopped(
+    folder: Path, uninterrupted: tuple[dict[str, Any], list[dict[str, float]]]
+) -> None:
+    """kill -9 after the first checkpoint, wherever the process then is; go on; same bits."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(os.environ.get("OMP_NUM_THREADS", "2"))}
+    command = [sys.executable, "-m", "tests.train.tiny_run", str(folder)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    first = folder / "run/checkpoints/step-00000004"
+    deadline = time.monotonic() + 120
+    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert first.exists()
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed"
+    with (folder / "run/metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')  # as a kill may tear it
+    tiny_run.train(folder)
+    wanted, logged = uninterrupted
+    found = weights(folder, 12)
+    assert found.keys() == wanted.keys()
+    assert all((found[name] == wanted[name]).all() for name in wanted)
+    assert metrics(folder) == logged
+
+
+def test_sigterm_to_all_processes_saves_before_it_ends(folder: Path) -> None:
+    command = [sys.executable, "-m", "tests.train.tiny_run", str(folder)]
+    command += ["recipe.steps=100000", "recipe.checkpoint_every=100000", "recipe.num_workers=1"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr
+    for line in process.stderr:
+        if line.startswith("step "):
+            break
+    os.killpg(process.pid, signal.SIGTERM)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode != 0 and "goes on from there" in rest
+    assert list((folder / "run/checkpoints").glob("step-*/state.json"))
+
+
+def test_a_checkpoint_of_another_model_is_refused(folder: Path) -> None:
+    tiny_run.train(folder, "recipe.steps=2", "recipe.checkpoint_every=2")
+    with pytest.raises(CheckpointError, match="another model"):
+        tiny_run.train(folder, "recipe.steps=4", "decoder.config.num_hidden_layers=1")
+
+
+def test_a_torn_checkpoint_is_not_resumed_from(folder: Path) -> None:
+    torn = folder / "run/checkpoints/.step-00000006.1"
+    torn.mkdir(parents=True)
+    (torn / "weights.safetensors").write_bytes(b"half")
+    tiny_run.train(folder, "recipe.steps=2")
+    assert not torn.exists()
+
+
+def test_frozen_parts_keep_their_weights_and_init_is_where_training_starts(folder: Path) -> None:
+    tiny_run.train(folder, "recipe.steps=2")
+    start = native.load(folder / "run/model").model.state_dict()
+    overrides = [f"init={folder}/run/model", f"output={folder}/second", "recipe.steps=3"]
+    tiny_run.train(folder, *overrides, "recipe.frozen=[encoder]")
+    end = native.load(folder / "second/model").model.state_dict()
+    same = {name: bool((start[name] == end[name]).all()) for name in start}
+    assert all(same[name] for name in same if name.startswith("encoder."))
+    assert not same["projector.linear_1.weight"] and not same["decoder.lm_head.weight"]
+    with pytest.raises(ConfigError, match="other sizes"):
+        tiny_run.train(folder, *overrides, "decoder.config.num_hidden_layers=1")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+recipe.stepz=3", "did you mean 'steps'"),
+        ("recipe.precision=fp8", "known: bf16, fp32"),
+        ("recipe.frozen=[encodr]", "did you mean 'encoder'"),
+        ("recipe.frozen=[encoder,projector,decoder]", "nothing would be trained"),
+        ("encoder.name=siglp", "did you mean 'siglip'"),
+        ("+data.stream.row=3", "did you mean 'rows'"),
+        ("data.kind=scene", "did you mean 'scenes'"),
+        ("decoder.config.vocab_size=300", "the tokenizer has"),
+        ("device=tpu", "known: auto, cpu, cuda"),
+    ],
+)
+def test_mistakes_in_a_configuration_are_named(folder: Path, override: str, message: str) -> None:
+    with pytest.raises((MMError, ValueError), match=message):
+        tiny_run.train(folder, override)
+
+
+def test_training_refuses_what_was_not_scrubbed(folder: Path) -> None:
+    (folder / "raw").mkdir()
+    (folder / "raw/000000.tar").write_bytes(b"\0" * 1024)
+    with pytest.raises(LedgerError, match=r"scripts/scrub\.py"):
+        tiny_run.train(folder, f"data.artwork=[{folder}/raw]")
+
+
+def test_planted_secrets_are_nowhere_after_scrubbing_and_training(folder: Path) -> None:
+    """Dirty files, through the scrubber and a whole run over shards: no needle is left anywhere."""
+    artwork = load_artwork([folder / "artwork"])
+    index = write_scenes(folder / "dirty", artwork, SceneConfig(), FileConfig(count=12))
+    needles = [text.encode() for text in (*PLANTED_TEXTS.values(), *PLANTED_EXIF.values())]
+    needles += [b"jane", b"Jane", b"PLANTED", b"4111", b"555-0143", b"Exif"]
+    dirty = b"".join(p.read_bytes() for p in (folder / "dirty").iterdir())
+    assert all(needle in dirty for needle in needles)
+    report = write_shards(Source(str(index)), folder / "shards", Policy())
+    assert report.samples == 12
+    tiny_run.train(
+        folder,
+        "data=shards",
+        f"data.shards=[{folder}/shards]",
+        "++data.stream={rows: 2, row_length: 320, images_per_row: 1}",
+        "recipe.steps=4",
+    )
+    searched = 0
+    for path in [*(folder / "run").rglob("*"), *(folder / "shards").rglob("*")]:
+        if path.is_file():
+            data = path.read_bytes()
+            assert not [needle for needle in needles if needle in data], path.name
+            searched += 1
+    assert searched > 8
+    # Compressed parts hold none either: the pictures' own bytes decode to pixels and nothing else.
+    for sample in ShardReader(folder / "shards"):
+        assert [check_pixels_only(data) for data in sample.images] == ["png"]
+
+
+def test_run_folder_keeps_the_old_checkpoint_until_the_new_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path)
+    module = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    folder.save(1, module, optimizer, keep=1)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mm.train.run.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        folder.save(2, module, optimizer, keep=1)
+    assert folder.resume(module, optimizer) == 1
