@@ -9,8 +9,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mm.data.scenes.layout import SceneConfig
-from mm.data.scenes.render import StyleConfig
 from mm.data.scenes.stream import StreamConfig
+from mm.data.scenes.style import StyleConfig
 from mm.data.shard_stream import ShardStreamConfig
 from mm.evaluate.task import TaskConfig
 from mm.privacy.policy import Policy

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from mm.data.scenes.artwork import load_artwork
+from mm.data.scenes.batch import collate_scenes
 from mm.data.scenes.language import examine
 from mm.data.scenes.layout import SceneConfig
-from mm.data.scenes.render import PLAIN_STYLE, Renderer, collate_scenes
+from mm.data.scenes.render import Renderer
+from mm.data.scenes.style import PLAIN_STYLE
 from mm.data.shards import ShardReader
 from mm.evaluate.questions import Question, ask, ask_samples, by_label
 from mm.privacy.door import open_image

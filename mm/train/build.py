@@ -14,8 +14,8 @@ from mm.checkpoints import native
 from mm.data.scenes.artwork import Artwork, load_artwork
 from mm.data.scenes.language import CAPTION_PROMPTS, DECLINE
 from mm.data.scenes.layout import SceneConfig
-from mm.data.scenes.render import StyleConfig
 from mm.data.scenes.stream import StreamConfig
+from mm.data.scenes.style import StyleConfig
 from mm.data.shard_stream import ShardStreamConfig
 from mm.errors import ConfigError
 from mm.registry import make_config, unknown_name_message

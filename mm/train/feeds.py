@@ -12,9 +12,11 @@ from torch import Tensor
 
 from mm.data.sample import Sample
 from mm.data.scenes.artwork import Artwork
+from mm.data.scenes.batch import num_patch_classes
 from mm.data.scenes.layout import SceneConfig
-from mm.data.scenes.render import Renderer, StyleConfig, num_patch_classes
+from mm.data.scenes.render import Renderer
 from mm.data.scenes.stream import Batch, SceneStream, StreamConfig
+from mm.data.scenes.style import StyleConfig
 from mm.data.shard_stream import ShardBatch, ShardStream, ShardStreamConfig
 from mm.data.shards import ShardReader
 from mm.privacy.door import open_image

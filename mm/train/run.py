@@ -3,7 +3,8 @@
     runs/NAME/config.yaml      the resolved configuration
              run.json          git state, versions, device, seeds, ledger hashes
              metrics.jsonl     a line per logged step
-             checkpoints/step-00001000/   weights, optimiser and step: enough to go on bit for bit
+             checkpoints/step-00001000/   weights/, optimizer/ and the step: enough to go on bit
+                                          for bit
              model/            the finished model, as `mm.load` reads it
 
 Everything is written beside its place and then renamed, so a kill at any instant leaves either the
@@ -23,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mm.checkpoints.store import load_tensors, save_tensors, sync_directory, write_atomically
 from mm.errors import CheckpointError
 
 _STEP = "step-"
@@ -58,14 +59,12 @@ class RunFolder:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         weights = {name: t.detach().cpu() for name, t in _named_tensors(modules).items()}
-        save_file(weights, scratch / "weights.safetensors")
-        save_file(_optimizer_tensors(modules, optimizer), scratch / "optimizer.safetensors")
+        save_tensors(weights, scratch / "weights")
+        save_tensors(_optimizer_tensors(modules, optimizer), scratch / "optimizer")
         _write(scratch / "state.json", json.dumps({"version": 1, "step": step}) + "\n")
-        for file in scratch.iterdir():
-            _sync(file)
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
-        _sync(self.checkpoints)
+        sync_directory(self.checkpoints)
         for old in self._steps()[:-keep]:
             shutil.rmtree(old)
         return target
@@ -89,7 +88,7 @@ class RunFolder:
                 " start a new run folder"
             )
         with torch.no_grad():
-            stored = load_file(newest / "weights.safetensors")
+            stored = load_tensors(newest / "weights")
             tensors = _named_tensors(modules)
             if stored.keys() != tensors.keys():
                 odd = sorted(stored.keys() ^ tensors.keys())[:5]
@@ -98,7 +97,7 @@ class RunFolder:
                 )
             for name, tensor in tensors.items():
                 tensor.copy_(stored[name])
-        _load_optimizer(modules, optimizer, load_file(newest / "optimizer.safetensors"))
+        _load_optimizer(modules, optimizer, load_tensors(newest / "optimizer"))
         step = int(state["step"])
         self._drop_metrics_after(step)
         return step
@@ -159,15 +158,4 @@ def _environment() -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
-    _sync(scratch)
-    scratch.rename(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_atomically(path, lambda file: file.write(text.encode()))

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from mm.checkpoints import native
+from mm.checkpoints.store import load_tensors
 from mm.data.scenes.artwork import load_artwork
 from mm.data.scenes.files import (
     PLANTED_EXIF,
@@ -57,7 +57,7 @@ def folder(ready: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def weights(folder: Path, step: int) -> dict[str, Any]:
-    return load_file(folder / f"run/checkpoints/step-{step:08d}/weights.safetensors")
+    return load_tensors(folder / f"run/checkpoints/step-{step:08d}/weights")
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
@@ -138,7 +138,7 @@ def test_a_checkpoint_of_another_model_is_refused(folder: Path) -> None:
 def test_a_torn_checkpoint_is_not_resumed_from(folder: Path) -> None:
     torn = folder / "run/checkpoints/.step-00000006.1"
     torn.mkdir(parents=True)
-    (torn / "weights.safetensors").write_bytes(b"half")
+    (torn / "state.json").write_bytes(b"{")
     tiny_run.train(folder, "recipe.steps=2")
     assert not torn.exists()
 
@@ -222,7 +222,7 @@ def test_run_folder_keeps_the_old_checkpoint_until_the_new_one_is_whole(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mm.train.run.save_file", full)
+    monkeypatch.setattr("mm.train.run.save_tensors", full)
     with pytest.raises(OSError, match="No space"):
         folder.save(2, module, optimizer, keep=1)
     assert folder.resume(module, optimizer) == 1

@@ -17,9 +17,11 @@ import torch
 from PIL import Image
 
 from mm.data.scenes.artwork import Artwork
+from mm.data.scenes.batch import collate_scenes
 from mm.data.scenes.language import Exchange, examine
 from mm.data.scenes.layout import Scene, SceneConfig
-from mm.data.scenes.render import PLAIN_STYLE, Renderer, collate_scenes
+from mm.data.scenes.render import Renderer
+from mm.data.scenes.style import PLAIN_STYLE
 from mm.text.chat import IMAGE_MARKER
 
 # Invented: a reserved domain, a number of the range kept for fiction, a card number for testing.

@@ -16,10 +16,11 @@ from torch.utils.data import Dataset
 from mm.data.packing import Encoded, PackedBatch, Row, collate, place
 from mm.data.sample import Sample
 from mm.data.scenes.artwork import Artwork
+from mm.data.scenes.batch import OtherPicture, SceneBatch, collate_scenes
 from mm.data.scenes.concepts import LANGUAGES
 from mm.data.scenes.language import DECLINE, QUESTIONS, Exchange, ask_caption, converse
 from mm.data.scenes.layout import SceneConfig
-from mm.data.scenes.render import OtherPicture, SceneBatch, StyleConfig, collate_scenes
+from mm.data.scenes.style import StyleConfig
 from mm.text.chat import IMAGE_MARKER, Turn, encode_prefix_and_turns
 from mm.text.tokenizer import Tokenizer
 

@@ -4,17 +4,11 @@ import pytest
 import torch
 
 from mm.data.scenes.artwork import Artwork
+from mm.data.scenes.batch import OtherPicture, collate_scenes, num_patch_classes, thing_class
 from mm.data.scenes.concepts import COLOURS
 from mm.data.scenes.layout import Scene, SceneConfig, Thing
-from mm.data.scenes.render import (
-    PLAIN_STYLE,
-    OtherPicture,
-    Renderer,
-    StyleConfig,
-    collate_scenes,
-    num_patch_classes,
-    thing_class,
-)
+from mm.data.scenes.render import Renderer
+from mm.data.scenes.style import PLAIN_STYLE, StyleConfig
 from tests.tiny_artwork import tiny_artwork
 
 
