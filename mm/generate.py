@@ -38,6 +38,8 @@ class GenerationConfig:
         seed: of every row's generator, unless `generate` is given one seed a row.
         stop_token_ids: a row ends at any of these; the token itself is not part of the answer.
         num_valid_tokens: ids from here on are padding rows of the head and are never chosen.
+        num_beams: above 1, search for the likeliest whole answer (`mm.beam`); needs temperature 0
+            and no penalty. `stream` can't look ahead and is greedy.
     """
 
     max_new_tokens: int = 64
@@ -49,6 +51,7 @@ class GenerationConfig:
     seed: int = 0
     stop_token_ids: tuple[int, ...] = ()
     num_valid_tokens: int | None = None
+    num_beams: int = 1
 
     def __post_init__(self) -> None:
         for name, good, wanted in (
@@ -58,10 +61,16 @@ class GenerationConfig:
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
             ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0"),
+            ("num_beams", self.num_beams >= 1, "at least 1"),
             ("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1"),
         ):
             if not good:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {wanted}")
+        if self.num_beams > 1 and (self.temperature > 0 or self.repetition_penalty != 1):
+            raise ConfigError(
+                f"num_beams is {self.num_beams}, which looks for the likeliest answer: set"
+                " temperature to 0 and repetition_penalty to 1, or num_beams to 1"
+            )
 
 
 @dataclass
@@ -142,7 +151,7 @@ class _Chooser:
 
 
 @dataclass
-class _Batch:
+class Batch:
     """A padded batch on its way: which cached tokens are real, and where each row stands."""
 
     cache: KVCache
@@ -151,13 +160,13 @@ class _Batch:
 
 
 @torch.no_grad()
-def _prefill(
+def prefill(
     model: VisionLanguageModel,
     prompts: Prompts,
     pixel_values: Tensor | None,
     image_features: Tensor | None,
     max_length: int,
-) -> tuple[Tensor, _Batch]:
+) -> tuple[Tensor, Batch]:
     """Read the prompts; return the last token's logits `[B, V]` and the batch."""
     weight = model.decoder.model.embed_tokens.weight
     device, dtype = weight.device, weight.dtype
@@ -185,11 +194,11 @@ def _prefill(
         attention_mask=mask,
         cache=cache,
     )
-    return model.logits(hidden[:, -1]), _Batch(cache, valid, positions[:, -1:] + 1)
+    return model.logits(hidden[:, -1]), Batch(cache, valid, positions[:, -1:] + 1)
 
 
 @torch.no_grad()
-def _step(model: VisionLanguageModel, tokens: Tensor, batch: _Batch) -> Tensor:
+def step(model: VisionLanguageModel, tokens: Tensor, batch: Batch) -> Tensor:
     """Read one new token a row `[B]`; return its logits `[B, V]`."""
     mask = None
     if batch.valid is not None:
@@ -233,7 +242,7 @@ def _decode(
     running = set(range(len(prompts)))
     choose = _Chooser(config, seeds)
     longest = max(map(len, prompts))
-    logits, batch = _prefill(model, prompts, pixel_values, image_features, longest + max(budgets))
+    logits, batch = prefill(model, prompts, pixel_values, image_features, longest + max(budgets))
     choose.start(prompts, logits.shape[-1], logits.device)
     while True:
         tokens, probs = choose(logits)
@@ -254,7 +263,7 @@ def _decode(
         yield new
         if not running:
             return results
-        logits = _step(model, tokens, batch)
+        logits = step(model, tokens, batch)
 
 
 def generate(
@@ -288,6 +297,10 @@ def generate(
         seeds = [config.seed] * len(input_ids)
     if len(seeds) != len(input_ids):
         raise ValueError(f"{len(seeds)} seeds for {len(input_ids)} prompts: give one a row")
+    if config.num_beams > 1:
+        from mm.beam import beam_search
+
+        return beam_search(model, input_ids, pixel_values, image_features, config)
     run = _decode(model, input_ids, pixel_values, image_features, config, seeds)
     while True:
         try:

@@ -354,6 +354,8 @@ class Model:
         if stops is None:
             stops = [self.tokenizer.token_id(name) for name in ("<|im_end|>", "<|endoftext|>")]
         values: dict[str, Any] = {"max_new_tokens": settings.get("max_new_tokens", 64), **options}
+        if not values.get("temperature"):
+            values["num_beams"] = settings.get("num_beams", 1)
         return GenerationConfig(
             stop_token_ids=tuple([stops] if isinstance(stops, int) else stops),
             num_valid_tokens=self.tokenizer.vocab_size,

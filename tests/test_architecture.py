@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "text": LEAVES,
     "checkpoints": MODELS | {"vlm", "text"} | LEAVES,
     "generate": {"vlm", "text", "decoder"} | LEAVES,
+    "beam": {"generate", "vlm"} | LEAVES,
     "privacy": set(),
     "data": {"privacy", "text"} | LEAVES,
     "model": MODELS | {"vlm", "text", "checkpoints", "generate", "privacy"} | LEAVES,
@@ -55,10 +56,11 @@ LIBRARIES: dict[str, set[str]] = {
     "text": {"tokenizers"},
     "checkpoints": {"torch", "safetensors", "numpy"},
     "generate": {"torch"},
+    "beam": {"torch"},
 }
 # Upwards on purpose, inside a function: `mm.encoders.load` hands a published checkpoint's folder
-# to the code that knows the file formats.
-UPWARDS = {("mm.encoders", "checkpoints")}
+# to the code that knows the file formats; `mm.generate.generate` hands several beams to `mm.beam`.
+UPWARDS = {("mm.encoders", "checkpoints"), ("mm.generate", "beam")}
 
 
 def part_of(module: str) -> str:

@@ -72,6 +72,12 @@ class KVCache:
         """Count `num_tokens` as read, once all layers have written them."""
         self.length += num_tokens
 
+    def reorder(self, rows: Tensor) -> None:
+        """Make the rows those of the given numbers `[B']`: to drop, repeat or sort sequences."""
+        for cached in (self.keys, self.values):
+            for layer, tensor in enumerate(cached):
+                cached[layer] = tensor[rows]
+
     def reset(self) -> None:
         """Forget all tokens; the memory is used again."""
         self.length = 0

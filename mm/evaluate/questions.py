@@ -78,9 +78,10 @@ def ask(
     questions: Sequence[Sequence[Question]],
     *,
     max_new_tokens: int = 64,
+    num_beams: int = 1,
     batch_size: int = 256,
 ) -> list[list[Answered]]:
-    """Answer the questions of each picture, greedily.
+    """Answer the questions of each picture with the likeliest words.
 
     Args:
         pixel_values: `[I, 3, S, S]`, preprocessed.
@@ -93,6 +94,7 @@ def ask(
         max_new_tokens=max_new_tokens,
         stop_token_ids=stops,
         num_valid_tokens=tokenizer.vocab_size,
+        num_beams=num_beams,
     )
     flat = [(i, question) for i, row in enumerate(questions) for question in row]
     said: list[str] = []
@@ -125,6 +127,7 @@ def ask_samples(
     prepare: Callable[[Sequence[bytes]], Tensor],
     *,
     pictures_per_batch: int = 64,
+    num_beams: int = 1,
     questions: Callable[[Sample], list[Question]] = questions_of,
 ) -> Iterator[Answered]:
     """Answer every question of every sample.
@@ -137,7 +140,8 @@ def ask_samples(
 
     def flush() -> Iterator[Answered]:
         pixels = prepare([sample.images[0] for sample in batch])
-        for row in ask(model, tokenizer, pixels, [questions(sample) for sample in batch]):
+        asked = [questions(sample) for sample in batch]
+        for row in ask(model, tokenizer, pixels, asked, num_beams=num_beams):
             yield from row
         batch.clear()
 

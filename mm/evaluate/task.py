@@ -128,7 +128,16 @@ def evaluate(
             if s.tags.get("kind") in DECLINED_KINDS and s.tags["split"] == task.split
         )
         ask_of = _declined_questions
-    answers = list(ask_samples(model, tokenizer, islice(samples, limit), prepare, questions=ask_of))
+    answers = list(
+        ask_samples(
+            model,
+            tokenizer,
+            islice(samples, limit),
+            prepare,
+            questions=ask_of,
+            num_beams=loaded.config.get("generation", {}).get("num_beams", 1),
+        )
+    )
     declines = sum(a.said.strip() in DECLINE.values() for a in answers)
     facts = {
         "model": Path(model_directory).name,
