@@ -79,7 +79,7 @@ def ask(
     *,
     max_new_tokens: int = 64,
     num_beams: int = 1,
-    batch_size: int = 256,
+    batch_size: int = 128,
 ) -> list[list[Answered]]:
     """Answer the questions of each picture with the likeliest words.
 
@@ -97,26 +97,26 @@ def ask(
         num_beams=num_beams,
     )
     flat = [(i, question) for i, row in enumerate(questions) for question in row]
-    said: list[str] = []
+    # Answers of like length end together; a batch runs as long as its longest.
+    order = sorted(range(len(flat)), key=lambda n: len(flat[n][1].answer))
+    said: dict[int, str] = {}
     for start in range(0, len(flat), batch_size):
-        part = flat[start : start + batch_size]
+        numbers = order[start : start + batch_size]
         prompts = [
             encode_chat(
                 tokenizer,
-                [("user", IMAGE_MARKER + question.text)],
+                [("user", IMAGE_MARKER + flat[n][1].text)],
                 num_image_tokens=[features.shape[1]],
                 add_generation_prompt=True,
             ).input_ids
-            for _, question in part
+            for n in numbers
         ]
-        rows = features[torch.tensor([i for i, _ in part], device=device)]
-        said += [
-            tokenizer.decode(out.ids)
-            for out in generate(model, prompts, config=config, image_features=rows)
-        ]
+        rows = features[torch.tensor([flat[n][0] for n in numbers], device=device)]
+        outs = generate(model, prompts, config=config, image_features=rows)
+        said |= {n: tokenizer.decode(out.ids) for n, out in zip(numbers, outs, strict=True)}
     answers: list[list[Answered]] = [[] for _ in questions]
-    for (i, question), text in zip(flat, said, strict=True):
-        answers[i].append(Answered(question, text))
+    for n, (i, question) in enumerate(flat):
+        answers[i].append(Answered(question, said[n]))
     return answers
 
 
