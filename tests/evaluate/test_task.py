@@ -1,0 +1,78 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from mm.data.sample import Sample
+from mm.data.shards import write_shards
+from mm.errors import ConfigError
+from mm.evaluate.task import evaluate
+from mm.privacy.door import encode_png
+from mm.privacy.errors import LedgerError
+from mm.privacy.policy import Policy
+from tests import tiny_model
+from tests.tiny_artwork import write_artwork
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, three pictures with questions, and artwork with pictures to decline."""
+    root = tmp_path_factory.mktemp("task")
+    tiny_model.save(root / "model")
+    turns = [("user", "<image>What is this?"), ("assistant", "a red cup")]
+    turns += [("user", "yes?"), ("assistant", "no")]
+    tags = {"labels": "caption.en+caption.en.1 presence_no.en"}
+    image = encode_png(Image.new("RGB", (30, 20), (200, 10, 10)))
+    write_shards(
+        [Sample([image], turns, tags, f"{n:064x}") for n in range(3)], root / "data", Policy()
+    )
+    write_artwork(root / "artwork")
+    return root
+
+
+def task(folder: Path, **values: object) -> dict[str, object]:
+    return {
+        "name": "try",
+        "version": 1,
+        "kind": "questions",
+        "shards": str(folder / "data"),
+        **values,
+    }
+
+
+def test_every_label_is_counted_and_saved(folder: Path, tmp_path: Path) -> None:
+    result = evaluate(str(folder / "model"), task(folder), device=CPU)
+    assert {k: s.n for k, s in result.shares.items()} == {
+        "caption.en": 3, "caption.en.1": 3, "presence_no.en": 3,
+    }  # fmt: skip
+    result.save(tmp_path / "out" / "result.json")
+    saved = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert saved["exact"]["caption.en"]["n"] == 3 and saved["blank"] is False
+    assert saved["task"] == "try" and len(saved["ledger"]) == 64
+    assert "caption.en.1" in result.table()
+
+
+def test_limit_and_blank_change_what_is_asked_and_seen(folder: Path) -> None:
+    result = evaluate(str(folder / "model"), task(folder), device=CPU, limit=1, blank=True)
+    assert result.shares["caption.en"].n == 1 and result.facts["blank"] is True
+
+
+def test_declined_pictures_are_those_of_the_split(folder: Path) -> None:
+    values = task(folder, kind="decline", shards=str(folder / "artwork"), split="train")
+    result = evaluate(str(folder / "model"), values, device=CPU)
+    assert result.shares["decline.photo"].n == 8  # two photographs, two questions, two languages
+    assert result.shares["decline.en"].n == result.shares["decline.ko"].n == 4
+    none = evaluate(str(folder / "model"), {**values, "split": "test"}, device=CPU)
+    assert not none.shares and none.declined.n == 0
+
+
+def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'decline'"):
+        evaluate(str(folder / "model"), task(folder, kind="declin"), device=CPU)
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(LedgerError, match=r"scripts/scrub\.py"):
+        evaluate(str(folder / "model"), task(folder, shards=str(tmp_path / "raw")), device=CPU)
