@@ -106,7 +106,14 @@ def build_feed(
     if data["kind"] == "shards":
         stream = make_config(ShardStreamConfig, data["stream"], "data.stream")
         return ShardFeed(
-            data["shards"], stream, tokenizer, num_image_tokens, size, recipe.seed, recipe.steps
+            data["shards"],
+            stream,
+            tokenizer,
+            num_image_tokens,
+            size,
+            model.encoder.config.resample,
+            recipe.seed,
+            recipe.steps,
         )
     raise ConfigError(unknown_name_message("data.kind", data["kind"], ("scenes", "shards")))
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,11 +17,9 @@ from mm.data.scenes.stream import Batch, SceneStream, StreamConfig
 from mm.data.scenes.style import StyleConfig
 from mm.data.shard_stream import ShardBatch, ShardStream, ShardStreamConfig
 from mm.data.shards import ShardReader
+from mm.encoders.pixels import resize_uint8, to_uint8
 from mm.privacy.door import open_image
 from mm.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 CANVAS = 128  # side in pixels that training scenes are drawn at, before the encoder's own resize
 HELD_OUT_CANVAS = 256  # held-out scenes are larger, as files are
@@ -57,7 +53,7 @@ class SceneFeed:
             samples += list(reader)
         pictures = None
         if samples:
-            pictures = torch.stack([to_tensor(open_image(s.images[0])) for s in samples])
+            pictures = torch.stack([to_uint8(open_image(s.images[0])) for s in samples])
         self.num_patch_classes = num_patch_classes()
         self.style = style
         self.renderer = Renderer(artwork, device, pictures)
@@ -75,7 +71,7 @@ class ShardFeed:
 
     Args:
         directories: scrubbed shard directories.
-        side: pictures are squashed to this square while loading, as a fixed-size encoder would.
+        side, resample: pictures are resized to this square while loading, as the encoder would.
     """
 
     num_patch_classes = 0
@@ -87,6 +83,7 @@ class ShardFeed:
         tokenizer: Tokenizer,
         num_image_tokens: int,
         side: int,
+        resample: str,
         seed: int,
         num_steps: int,
     ) -> None:
@@ -95,21 +92,15 @@ class ShardFeed:
             Path(directory).name: reader.ledger["self_hash"]
             for directory, reader in zip(directories, readers, strict=True)
         }
-        self.side = side
+        self.side, self.resample = side, resample
         self.dataset = ShardStream(
             readers, tokenizer, num_image_tokens, self._prepare, stream, seed, num_steps
         )
 
     def _prepare(self, data: bytes) -> Tensor:
-        from PIL.Image import Resampling
-
-        return to_tensor(open_image(data).resize((self.side, self.side), Resampling.BILINEAR))
+        picture = to_uint8(open_image(data))[None]
+        return resize_uint8(picture, (self.side, self.side), self.resample)[0]
 
     def pixels(self, batch: ShardBatch, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """The batch's pictures; see `Feed`."""
         return batch.images, None
-
-
-def to_tensor(image: Image) -> Tensor:
-    """A picture as uint8 [3, height, width]."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

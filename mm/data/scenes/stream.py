@@ -19,7 +19,7 @@ from mm.data.scenes.artwork import Artwork
 from mm.data.scenes.batch import OtherPicture, SceneBatch, collate_scenes
 from mm.data.scenes.concepts import LANGUAGES
 from mm.data.scenes.language import DECLINE, QUESTIONS, Exchange, ask_caption, converse
-from mm.data.scenes.layout import SceneConfig
+from mm.data.scenes.layout import Scene, SceneConfig
 from mm.data.scenes.style import StyleConfig
 from mm.text.chat import IMAGE_MARKER, Turn, encode_prefix_and_turns
 from mm.text.tokenizer import Tokenizer
@@ -120,7 +120,7 @@ class SceneStream(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         rng = random.Random(f"{self.seed}/scenes/{step}")
-        pictures: list[object] = []
+        pictures: list[Scene | OtherPicture] = []
         talks: list[list[Turn]] = []
         for _ in range(self.config.rows - sum(self.counts.values())):
             scene = self.sampler.draw(rng)
@@ -146,7 +146,7 @@ class SceneStream(Dataset[Batch]):
         return Batch(
             step,
             collate(rows, self.config.row_length, pad),
-            collate_scenes(pictures, self.artwork, rng, self.style),  # type: ignore[arg-type]
+            collate_scenes(pictures, self.artwork, rng, self.style),
         )
 
     def _declines(self, rng: random.Random) -> list[Exchange]:
