@@ -65,7 +65,9 @@ def test_both_languages_have_the_same_commands_and_links() -> None:
 def test_both_languages_have_the_same_numbers() -> None:
     def cells(name: str) -> list[list[str]]:
         rows = re.findall(r"^\|(.*)\|$", text_of(name), re.MULTILINE)
-        return [[cell.strip() for cell in row.split("|")[1:]] for row in rows][1:]
+        heads = {i - 1 for i, row in enumerate(rows) if not row.strip("-|")}
+        body = [row for i, row in enumerate(rows) if i not in heads]
+        return [[cell.strip() for cell in row.split("|")[1:]] for row in body]
 
     assert cells("README.ko.md") == cells("README.md")
 
