@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mm.generate import Batch, Generated, GenerationConfig, prefill, step
+from mm.generate import Batch, Generated, GenerationConfig, budgets, prefill, step
 from mm.vlm import VisionLanguageModel
 
 
@@ -32,16 +32,18 @@ class _Beam:
 
 @dataclass
 class _Row:
-    """The search for one prompt."""
+    """The search for one prompt, of at most `budget` tokens."""
 
+    budget: int
     beams: list[_Beam] = field(default_factory=lambda: [_Beam()])
     best: _Beam | None = None  # the best finished answer
     stop_prob: float = 0.0
 
     @property
     def done(self) -> bool:
-        """Whether no unfinished answer can still overtake."""
-        return self.best is not None and self.best.score >= self.beams[0].score
+        """Whether no unfinished answer can still overtake, or the tokens have run out."""
+        leads = self.best is not None and self.best.score >= self.beams[0].score
+        return leads or len(self.beams[0].ids) == self.budget
 
 
 def beam_search(
@@ -56,13 +58,14 @@ def beam_search(
     Args and errors are those of `mm.generate.generate`.
     """
     B, W = len(prompts), config.num_beams
-    longest = max(map(len, prompts)) + config.max_new_tokens
+    limits = budgets(model, prompts, config)
+    longest = max(map(len, prompts)) + max(limits)
     logits, batch = prefill(model, prompts, pixel_values, image_features, longest)
-    rows = [_Row() for _ in range(B)]
+    rows = [_Row(limit) for limit in limits]
     # All beams of a row start from its prompt; the first step tells them apart.
     _reorder(batch, torch.arange(B, device=logits.device).repeat_interleave(W))
     logits = logits.repeat_interleave(W, 0)
-    for length in range(1, config.max_new_tokens + 1):
+    while True:
         log_probs = _valid(logits, config).log_softmax(-1).unflatten(0, (B, W))
         # A beam can give W + (number of stops) candidates that matter.
         top = log_probs.topk(min(W + len(config.stop_token_ids), log_probs.shape[-1]), dim=-1)
@@ -80,11 +83,10 @@ def beam_search(
             parents += [b * W + w for w in origin]
             chosen += [beam.ids[-1] if beam.ids else 0 for beam in row.beams]
             chosen += [0] * (W - len(row.beams))
-        if length == config.max_new_tokens or all(row.done for row in rows):
-            break
+        if all(row.done for row in rows):
+            return [_result(row) for row in rows]
         _reorder(batch, torch.tensor(parents, device=logits.device))
         logits = step(model, torch.tensor(chosen, device=logits.device), batch)
-    return [_result(row) for row in rows]
 
 
 def _extend(

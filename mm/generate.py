@@ -224,6 +224,17 @@ def check_length(model: VisionLanguageModel, prompt: Sequence[int]) -> None:
         )
 
 
+def budgets(model: VisionLanguageModel, prompts: Prompts, config: GenerationConfig) -> list[int]:
+    """How many tokens each row may say; raises UsageError as `check_length`.
+
+    Each row has its own limit, so that a long neighbour does not cut it short.
+    """
+    for prompt in prompts:
+        check_length(model, prompt)
+    limit = model.decoder.config.max_position_embeddings
+    return [min(config.max_new_tokens, limit - len(prompt)) for prompt in prompts]
+
+
 def _decode(
     model: VisionLanguageModel,
     prompts: Prompts,
@@ -233,16 +244,12 @@ def _decode(
     seeds: Sequence[int],
 ) -> Generator[list[int | None], None, list[Generated]]:
     """Yield each step's new token a row (None: the row has ended); return what all rows said."""
-    for prompt in prompts:
-        check_length(model, prompt)
-    limit = model.decoder.config.max_position_embeddings
-    # Each row has its own limit, so that a long neighbour does not cut it short.
-    budgets = [min(config.max_new_tokens, limit - len(prompt)) for prompt in prompts]
+    limits = budgets(model, prompts, config)
     results = [Generated() for _ in prompts]
     running = set(range(len(prompts)))
     choose = _Chooser(config, seeds)
     longest = max(map(len, prompts))
-    logits, batch = prefill(model, prompts, pixel_values, image_features, longest + max(budgets))
+    logits, batch = prefill(model, prompts, pixel_values, image_features, longest + max(limits))
     choose.start(prompts, logits.shape[-1], logits.device)
     while True:
         tokens, probs = choose(logits)
@@ -258,7 +265,7 @@ def _decode(
             result.ids.append(token)
             result.token_probs.append(prob)
             new[row] = token
-            if len(result.ids) == budgets[row]:
+            if len(result.ids) == limits[row]:
                 running.remove(row)
         yield new
         if not running:

@@ -20,7 +20,7 @@ from mm.errors import CheckpointError, ConfigError, UsageError
 from mm.generate import Generated, GenerationConfig, check_length, generate
 from mm.generate import stream as stream_tokens
 from mm.privacy.door import open_image
-from mm.text.chat import IMAGE_MARKER, Turn, encode_chat
+from mm.text.chat import IMAGE_MARKER, Turn, encode_chat, stop_token_ids
 from mm.text.tokenizer import StreamDecoder, Tokenizer
 from mm.vlm import VisionLanguageModel
 
@@ -352,7 +352,7 @@ class Model:
         settings = self.config.get("generation", {})
         stops = settings.get("eos_token_id")
         if stops is None:
-            stops = [self.tokenizer.token_id(name) for name in ("<|im_end|>", "<|endoftext|>")]
+            stops = stop_token_ids(self.tokenizer)
         values: dict[str, Any] = {"max_new_tokens": settings.get("max_new_tokens", 64), **options}
         if not values.get("temperature"):
             values["num_beams"] = settings.get("num_beams", 1)

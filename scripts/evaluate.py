@@ -17,8 +17,8 @@ from mm.errors import MMError
 def main(config: DictConfig) -> None:
     """Evaluate and print the table."""
     from mm.evaluate.task import evaluate
+    from mm.model import pick_device
     from mm.privacy.errors import PrivacyError
-    from mm.train.build import pick_device
 
     task = OmegaConf.to_container(config.task, resolve=True)
     assert isinstance(task, dict)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mm.errors import ConfigError
+from mm.errors import ConfigError, UsageError
 from mm.generate import GenerationConfig, generate
 from mm.vlm import VisionLanguageModel
 from tests import tiny_model
@@ -82,3 +82,11 @@ def test_the_search_is_never_worse_than_greedy(model: VisionLanguageModel) -> No
 def test_beams_and_sampling_exclude_each_other(values: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="num_beams"):
         config(num_beams=2, **values)
+
+
+def test_beams_keep_the_limits_of_greedy_decoding(model: VisionLanguageModel) -> None:
+    limit = model.decoder.config.max_position_embeddings
+    with pytest.raises(UsageError, match="shorten the text"):
+        generate(model, [[3] * limit], config=config(num_beams=2))
+    rows = generate(model, [[3] * (limit - 2), [5]], config=config(num_beams=2, stop_token_ids=()))
+    assert [len(row.ids) for row in rows] == [2, 6]

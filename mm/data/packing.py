@@ -70,6 +70,10 @@ class PackedBatch:
         )
         return PackedBatch(*tensors)
 
+    def pin_memory(self) -> PackedBatch:
+        """The same batch in pinned host memory, from where copies need not be waited for."""
+        return PackedBatch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+
     @property
     def fill(self) -> float:
         """Share of the tokens that are not padding."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from mm.data.sample import Sample
 from mm.evaluate.intervals import Proportion
 from mm.generate import GenerationConfig, generate
-from mm.text.chat import IMAGE_MARKER, encode_chat
+from mm.text.chat import IMAGE_MARKER, encode_chat, stop_token_ids
 from mm.text.tokenizer import Tokenizer
 from mm.vlm import VisionLanguageModel
 
@@ -89,10 +89,9 @@ def ask(
     """
     device = next(model.parameters()).device
     features = model.image_tokens(pixel_values.to(device))
-    stops = tuple(tokenizer.token_id(name) for name in ("<|im_end|>", "<|endoftext|>"))
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
-        stop_token_ids=stops,
+        stop_token_ids=tuple(stop_token_ids(tokenizer)),
         num_valid_tokens=tokenizer.vocab_size,
         num_beams=num_beams,
     )

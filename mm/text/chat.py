@@ -19,6 +19,7 @@ from mm.text.tokenizer import Tokenizer
 
 IMAGE_MARKER = "<image>"
 ROLES = ("system", "user", "assistant")
+STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")  # either ends an answer
 EMPTY_THINK = "<think>\n\n</think>\n\n"
 
 Thinking = Literal["none", "off", "on"]
@@ -46,6 +47,11 @@ class EncodedChat:
 
     input_ids: list[int]
     labels_mask: list[bool]
+
+
+def stop_token_ids(tokenizer: Tokenizer) -> list[int]:
+    """Ids that end an answer."""
+    return [tokenizer.token_id(token) for token in STOP_TOKENS]
 
 
 def _image(num_tokens: int) -> Piece:

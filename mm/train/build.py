@@ -11,17 +11,19 @@ from typing import Any
 import torch
 
 from mm.checkpoints import native
-from mm.data.scenes.artwork import Artwork, load_artwork
+from mm.data.scenes.artwork import load_artwork
 from mm.data.scenes.language import CAPTION_PROMPTS, DECLINE
 from mm.data.scenes.layout import SceneConfig
 from mm.data.scenes.stream import StreamConfig
 from mm.data.scenes.style import StyleConfig
 from mm.data.shard_stream import ShardStreamConfig
 from mm.errors import ConfigError
+from mm.model import pick_device
 from mm.registry import make_config, unknown_name_message
+from mm.text.chat import stop_token_ids
 from mm.text.tokenizer import Tokenizer
 from mm.train.feeds import SceneFeed, ShardFeed
-from mm.train.loop import Evaluate, Feed, RecipeConfig, stream_seed, train
+from mm.train.loop import PARTS, Evaluate, Feed, RecipeConfig, stream_seed, train
 from mm.train.run import RunFolder
 from mm.vlm import VisionLanguageModel
 from mm.vlm import build as build_model
@@ -33,30 +35,13 @@ Config = Mapping[str, Any]  # plain data, as OmegaConf resolves it
 MakeEvaluate = Callable[[Config, Tokenizer, torch.device], Evaluate | None]
 
 KNOWN_KEYS = (
-    "encoder", "projector", "decoder", "data", "recipe",
-    "init", "name", "output", "tokenizer", "device", "plan",
+    *PARTS, "data", "recipe", "init", "name", "output", "tokenizer", "device", "plan",
 )  # fmt: skip
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` as a device.
-
-    Raises:
-        ConfigError: another name, or no GPU when one was asked for.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device is {name!r}; known: auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "device is cuda, but this machine has no GPU that torch can use: device=cpu"
-        )
-    has_gpu = torch.cuda.is_available()
-    return torch.device("cuda" if name != "cpu" and has_gpu else "cpu")
 
 
 def model_config(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
     """The parts of the model as plain data, and the token that stands for an image."""
-    parts = {part: config[part] for part in ("encoder", "projector", "decoder")}
+    parts = {part: config[part] for part in PARTS}
     size = parts["decoder"]["config"]["vocab_size"]
     if tokenizer.vocab_size > size:
         raise ConfigError(
@@ -90,7 +75,7 @@ def build_feed(
     size = model.encoder.config.image_size
     num_image_tokens = model.num_image_tokens(size, size)
     if data["kind"] == "scenes":
-        artwork: Artwork = load_artwork(data["artwork"], splits=tuple(data["splits"]))
+        artwork = load_artwork(data["artwork"], splits=tuple(data["splits"]))
         return SceneFeed(
             artwork,
             make_config(SceneConfig, data["scene"], "data.scene"),
@@ -163,10 +148,9 @@ def save_model(
     facts: Mapping[str, Any],
 ) -> None:
     """Write a trained model as `mm.load` reads it."""
-    eos = [tokenizer.token_id("<|im_end|>"), tokenizer.token_id("<|endoftext|>")]
     extra = {
         "chat": {"thinking": "none"},
-        "generation": {"eos_token_id": eos, "max_new_tokens": 64},
+        "generation": {"eos_token_id": stop_token_ids(tokenizer), "max_new_tokens": 64},
         "task_prompts": {
             "caption": {lang: prompts[0] for lang, prompts in CAPTION_PROMPTS.items()}
         },
@@ -185,7 +169,7 @@ def plan(model: VisionLanguageModel, recipe: RecipeConfig) -> str:
     size = model.encoder.config.image_size
     lines = [
         f"{part:<10} {sum(p.numel() for p in getattr(model, part).parameters()):>12,} parameters"
-        for part in ("encoder", "projector", "decoder")
+        for part in PARTS
     ]
     lines.append(f"{'together':<10} {sum(p.numel() for p in model.parameters()):>12,} parameters")
     lines.append(f"a picture takes {model.num_image_tokens(size, size)} tokens")

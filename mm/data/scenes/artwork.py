@@ -89,14 +89,13 @@ def load_artwork(
     directories: Iterable[str | Path],
     *,
     splits: Sequence[str] = ("train",),
-    picture_splits: Sequence[str] | None = None,
     letter_splits: Sequence[str] | None = None,
 ) -> Artwork:
     """Read artwork of the given splits from scrubbed shards.
 
     Args:
         directories: scrubbed shard directories.
-        splits: splits of the objects; letters and declined pictures follow unless named apart.
+        splits: which splits; letters may have their own.
 
     Raises:
         LedgerError: if a directory is not scrubbed, or was edited since.
@@ -126,7 +125,7 @@ def load_artwork(
                     _pixels(sample.images[0])[:, :, 0],
                     int(sample.tags["advance"]),
                 )
-            elif kind in DECLINED_KINDS and split in (picture_splits or splits):
+            elif kind in DECLINED_KINDS and split in splits:
                 image = open_image(sample.images[0])
                 aspects.append(image.width / image.height)
                 pictures.append(np.asarray(image.resize((PICTURE, PICTURE))))

@@ -59,6 +59,10 @@ class SceneBatch:
         moved["layers"] = self.layers
         return SceneBatch(**moved)
 
+    def pin_memory(self) -> SceneBatch:
+        """The same batch in pinned host memory, from where copies need not be waited for."""
+        return SceneBatch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+
 
 @dataclass(frozen=True)
 class OtherPicture:
@@ -96,7 +100,7 @@ def collate_scenes(
     layers: list[list[Sprite]] = [[] for _ in range(SLOTS)]
     ground = np.zeros(batch, np.int64)
     ground_colour = np.zeros((batch, 2, 3), np.float32)
-    words: list[tuple[np.ndarray, int, tuple[float, ...], tuple[float, ...]]] = []
+    words: list[tuple[np.ndarray, int, Thing, tuple[float, ...]]] = []
     for b, scene in enumerate(scenes):
         if isinstance(scene, OtherPicture):
             rows[scene.kind].append(b)
@@ -112,7 +116,7 @@ def collate_scenes(
             if thing.kind == "word":
                 mask = artwork.word_mask(thing.name, thing.font)
                 colour = _jitter(COLOURS[thing.colour][1], rng)
-                words.append((mask, b, (thing.x, thing.y, thing.size, 0.0), colour))
+                words.append((mask, b, thing, colour))
                 continue
             width = thing.size / max(1.0, thing.stretch)
             height = thing.size * min(1.0, thing.stretch)
@@ -135,14 +139,14 @@ def collate_scenes(
     owner = np.zeros(count, np.int64)
     word_box = np.zeros((count, 4), np.float32)
     word_tint = np.zeros((count, 3), np.float32)
-    for w, (mask, b, place, ink) in enumerate(words):
+    for w, (mask, b, thing, ink) in enumerate(words):
         word[w], owner[w], word_tint[w] = mask, b, ink
         inked = np.flatnonzero(mask.any(axis=0))
         share = (inked[-1] + 1) / WORD_SHAPE[1]  # ink fills this share of the mask's width
         # The ink, not the mask, gets the slot's width; two-letter words would else grow too tall.
-        width = min(place[2] / share, 0.40 * WORD_SHAPE[1] / WORD_SHAPE[0])
-        centre = place[0] + (0.5 - share / 2) * width
-        word_box[w] = centre, place[1], width, width * WORD_SHAPE[0] / WORD_SHAPE[1]
+        width = min(thing.size / share, 0.40 * WORD_SHAPE[1] / WORD_SHAPE[0])
+        centre = thing.x + (0.5 - share / 2) * width
+        word_box[w] = centre, thing.y, width, width * WORD_SHAPE[0] / WORD_SHAPE[1]
     sprites = [sprite for layer in layers for sprite in layer]
     bounds = np.cumsum([0, *(len(layer) for layer in layers)])
     columns = list(zip(*sprites, strict=True)) or [()] * 7
