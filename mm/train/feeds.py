@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mm.data.sample import Sample
 from mm.data.scenes.artwork import Artwork
-from mm.data.scenes.batch import num_patch_classes
+from mm.data.scenes.batch import patch_classes
 from mm.data.scenes.layout import SceneConfig
 from mm.data.scenes.render import Renderer
 from mm.data.scenes.stream import Batch, SceneStream, StreamConfig
@@ -54,7 +54,7 @@ class SceneFeed:
         pictures = None
         if samples:
             pictures = torch.stack([to_uint8(open_image(s.images[0])) for s in samples])
-        self.num_patch_classes = num_patch_classes()
+        self.patch_classes: tuple[int, ...] = patch_classes()
         self.style = style
         self.renderer = Renderer(artwork, device, pictures)
         self.dataset = SceneStream(
@@ -74,7 +74,7 @@ class ShardFeed:
         side, resample: pictures are resized to this square while loading, as the encoder would.
     """
 
-    num_patch_classes = 0
+    patch_classes: tuple[int, ...] = ()
 
     def __init__(
         self,

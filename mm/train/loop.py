@@ -72,7 +72,7 @@ class TrainBatch(Protocol):
 class Feed(Protocol):
     """Where batches come from. `dataset[step]` is the batch of that step, always the same."""
 
-    num_patch_classes: int  # 0: the pictures have no patch labels
+    patch_classes: tuple[int, ...]  # values of each patch label; (): the pictures have none
 
     @property
     def dataset(self) -> Dataset[Any]: ...
@@ -129,9 +129,9 @@ def train(
     for part in PARTS:
         getattr(model, part).requires_grad_(part not in recipe.frozen)
     # The patch loss teaches the encoder alone.
-    teaches_patches = feed.num_patch_classes and recipe.patch_loss_weight
+    teaches_patches = feed.patch_classes and recipe.patch_loss_weight
     if teaches_patches and "encoder" not in recipe.frozen:
-        patches = PatchClassifier(model.encoder.hidden_size, feed.num_patch_classes)
+        patches = PatchClassifier(model.encoder.hidden_size, feed.patch_classes)
         patches.init_weights(torch.Generator().manual_seed(stream_seed(recipe.seed, "patches")))
         modules["patches"] = patches
     modules.to(device).train()

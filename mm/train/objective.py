@@ -5,6 +5,8 @@ L labelled tokens, D width, V vocabulary, N patches.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,19 +42,21 @@ def linear_cross_entropy(
 
 
 class PatchClassifier(nn.Module):
-    """Names what every patch shows: an auxiliary head that teaches the encoder, then is dropped.
+    """Says what every patch shows: an auxiliary head that teaches the encoder, then is dropped.
 
     Args:
         hidden_size: width of the encoder's tokens.
-        num_classes: things, plus the ground.
+        num_classes: values of each label. The first is what the patch shows, its last value the
+            ground; the others are facts about that thing and are left out (-100) on the ground.
         cells: labels per side of the picture; patches are averaged down to them.
     """
 
-    def __init__(self, hidden_size: int, num_classes: int, cells: int = 16) -> None:
+    def __init__(self, hidden_size: int, num_classes: Sequence[int], cells: int = 16) -> None:
         super().__init__()
         self.cells = cells
+        self.num_classes = tuple(num_classes)
         self.norm = nn.LayerNorm(hidden_size)
-        self.head = nn.Linear(hidden_size, num_classes)
+        self.head = nn.Linear(hidden_size, sum(num_classes))
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
@@ -62,16 +66,25 @@ class PatchClassifier(nn.Module):
         self.head.bias.zero_()
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], labels: Tensor) -> Tensor:
-        """Mean loss over the cells; the ground counts a tenth, as most cells show it.
+        """Sum of the labels' mean losses over the cells.
+
+        The ground counts a tenth, as most cells show it.
 
         Args:
             tokens: `[B, N, D]` in the order of the `(h, w)` grid.
-            labels: int64 `[B, cells, cells]`; the last class is the ground.
+            labels: int64 `[B, labels, cells, cells]`.
         """
         x = tokens.unflatten(1, grid)
         if grid != (self.cells, self.cells):
             x = F.adaptive_avg_pool2d(x.permute(0, 3, 1, 2), self.cells).permute(0, 2, 3, 1)
         logits = self.head(self.norm(x)).flatten(0, 2).float()
-        weight = torch.ones(logits.shape[1], device=logits.device)
+        what, *facts = logits.split(self.num_classes, dim=1)
+        weight = torch.ones(what.shape[1], device=logits.device)
         weight[-1] = 0.1
-        return F.cross_entropy(logits, labels.flatten(), weight=weight)
+        loss = F.cross_entropy(what, labels[:, 0].flatten(), weight=weight)
+        for index, fact in enumerate(facts, 1):
+            wanted = labels[:, index].flatten()
+            # A sum over the labelled cells, as a mean over none is not a number.
+            total = F.cross_entropy(fact, wanted, reduction="sum")
+            loss = loss + total / (wanted >= 0).sum().clamp_min(1)
+        return loss

@@ -23,10 +23,12 @@ def test_chunked_loss_equals_the_plain_one_forward_and_backward(chunk: int) -> N
 
 def test_patch_loss_falls_when_the_head_learns_the_cells() -> None:
     generator = torch.Generator().manual_seed(0)
-    head = PatchClassifier(8, num_classes=3, cells=2)
+    head = PatchClassifier(8, num_classes=(3, 2), cells=2)
     head.init_weights(generator)
     tokens = torch.randn(2, 16, 8, generator=generator)
-    labels = torch.tensor([[[0, 1], [2, 2]], [[1, 1], [0, 2]]])
+    what = torch.tensor([[[0, 1], [2, 2]], [[1, 1], [0, 2]]])
+    fact = torch.where(what == 2, -100, torch.tensor([[0, 1], [1, 1]]))
+    labels = torch.stack([what, fact], 1)
     optimizer = torch.optim.Adam(head.parameters(), 0.1)
     first = head(tokens, (4, 4), labels)
     for _ in range(50):
@@ -35,6 +37,8 @@ def test_patch_loss_falls_when_the_head_learns_the_cells() -> None:
         loss.backward()
         optimizer.step()
     assert loss < 0.2 * first
+    only_ground = torch.stack([torch.full_like(what, 2), torch.full_like(what, -100)], 1)
+    assert torch.isfinite(head(tokens, (4, 4), only_ground))
 
 
 def test_learning_rate_warms_up_stays_and_decays_to_nearly_zero() -> None:

@@ -6,6 +6,7 @@ B pictures   S sprites of a batch   W words of a batch
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -29,7 +30,7 @@ class SceneBatch:
     layers: Tensor  # [L + 1] int64 on the host: layer k is sprites layers[k] .. layers[k + 1]
     sprite: Tensor  # [S] int64, row of the atlas
     owner: Tensor  # [S] int64, the picture that shows it
-    label: Tensor  # [S] int64, class of the thing, for the patch loss
+    label: Tensor  # [S, 3] int64, what the patches of the thing are to say: see `patch_labels`
     box: Tensor  # [S, 4] float32: x, y, width, height
     tilt: Tensor  # [S] float32, degrees
     flip: Tensor  # [S] float32, 1 or -1
@@ -38,6 +39,7 @@ class SceneBatch:
     word_owner: Tensor  # [W] int64, the picture that shows it; a picture shows one at most
     word_box: Tensor  # [W, 4] float32
     word_tint: Tensor  # [W, 3] float32
+    word_label: Tensor  # [W, 3] int64
     ground: Tensor  # [B] int64, index of GROUND_KINDS
     ground_colour: Tensor  # [B, 2, 3] float32
     # Pictures that are no scenes. Their rows are listed here so that drawing needs no look at the
@@ -72,16 +74,31 @@ class OtherPicture:
     row: int = 0
 
 
-def num_patch_classes() -> int:
-    """Classes of the patch loss: every concept, every shape, a word, and last the ground."""
-    return len(concepts()) + len(SHAPES) + 2
+def patch_classes() -> tuple[int, int, int]:
+    """How many values each of a patch's three labels has; see `patch_labels`."""
+    return len(concepts()) + len(SHAPES) + 2, SLOTS, SLOTS
 
 
 def thing_class(thing: Thing) -> int:
-    """The class a patch of this thing has in the auxiliary patch loss."""
+    """What the thing is: every concept, every shape, a word, and (no thing's) last the ground."""
     if thing.kind == "art":
         return concept_by_name()[thing.name].index
+    if thing.kind == "word":
+        return len(concepts()) + len(SHAPES)
     return len(concepts()) + list(SHAPES).index(thing.name)
+
+
+def patch_labels(scene: Scene) -> list[tuple[int, int, int]]:
+    """What the patches of each thing are to say in the auxiliary patch loss.
+
+    What it is, how many others are like it, and how many stand to the left of it. The last two make
+    the encoder compare things across the picture, which counting and ordering need.
+    """
+    alike = Counter(thing.key for thing in scene.things)
+    return [
+        (thing_class(thing), alike[thing.key] - 1, place)
+        for place, thing in enumerate(scene.things)
+    ]
 
 
 def collate_scenes(
@@ -96,11 +113,12 @@ def collate_scenes(
     sources: dict[str, list[int]] = {"picture": [], "other": [], "texture": []}
     crops: list[tuple[float, ...]] = []
     # For each layer a list of (sprite, owner, label, box, tilt, flip, tint).
-    Sprite = tuple[int, int, int, tuple[float, ...], float, float, tuple[float, ...]]
+    Label = tuple[int, int, int]
+    Sprite = tuple[int, int, Label, tuple[float, ...], float, float, tuple[float, ...]]
     layers: list[list[Sprite]] = [[] for _ in range(SLOTS)]
     ground = np.zeros(batch, np.int64)
     ground_colour = np.zeros((batch, 2, 3), np.float32)
-    words: list[tuple[np.ndarray, int, Thing, tuple[float, ...]]] = []
+    words: list[tuple[np.ndarray, int, Thing, tuple[float, ...], Label]] = []
     for b, scene in enumerate(scenes):
         if isinstance(scene, OtherPicture):
             rows[scene.kind].append(b)
@@ -112,11 +130,11 @@ def collate_scenes(
         base = _jitter(COLOURS[scene.ground_colour][1], rng)
         ground_colour[b] = base, _neighbour(base, rng)
         slot = 0
-        for thing in scene.things:
+        for thing, label in zip(scene.things, patch_labels(scene), strict=True):
             if thing.kind == "word":
                 mask = artwork.word_mask(thing.name, thing.font)
                 colour = _jitter(COLOURS[thing.colour][1], rng)
-                words.append((mask, b, thing, colour))
+                words.append((mask, b, thing, colour, label))
                 continue
             width = thing.size / max(1.0, thing.stretch)
             height = thing.size * min(1.0, thing.stretch)
@@ -132,15 +150,16 @@ def collate_scenes(
                 if rng.random() < share:
                     tint = (*_mono_colour(base, rng), 1.0)
             box = (thing.x, thing.y, width, height)
-            layers[slot].append((thing.sprite, b, thing_class(thing), box, tilt, flip, tint))
+            layers[slot].append((thing.sprite, b, label, box, tilt, flip, tint))
             slot += 1
     count = len(words)
     word = np.zeros((count, *WORD_SHAPE), np.uint8)
     owner = np.zeros(count, np.int64)
     word_box = np.zeros((count, 4), np.float32)
     word_tint = np.zeros((count, 3), np.float32)
-    for w, (mask, b, thing, ink) in enumerate(words):
-        word[w], owner[w], word_tint[w] = mask, b, ink
+    word_label = np.zeros((count, 3), np.int64)
+    for w, (mask, b, thing, ink, label) in enumerate(words):
+        word[w], owner[w], word_tint[w], word_label[w] = mask, b, ink, label
         inked = np.flatnonzero(mask.any(axis=0))
         share = (inked[-1] + 1) / WORD_SHAPE[1]  # ink fills this share of the mask's width
         # The ink, not the mask, gets the slot's width; two-letter words would else grow too tall.
@@ -150,7 +169,7 @@ def collate_scenes(
     sprites = [sprite for layer in layers for sprite in layer]
     bounds = np.cumsum([0, *(len(layer) for layer in layers)])
     columns = list(zip(*sprites, strict=True)) or [()] * 7
-    shapes = ((), (), (), (4,), (), (), (4,))
+    shapes = ((), (), (3,), (4,), (), (), (4,))
     kinds = (np.int64, np.int64, np.int64, np.float32, np.float32, np.float32, np.float32)
     arrays = (
         bounds.astype(np.int64),
@@ -158,7 +177,7 @@ def collate_scenes(
             np.array(column, kind).reshape(len(sprites), *shape)
             for column, kind, shape in zip(columns, kinds, shapes, strict=True)
         ),
-        word, owner, word_box, word_tint, ground, ground_colour,
+        word, owner, word_box, word_tint, word_label, ground, ground_colour,
         *(np.array(rows[kind], np.int64) for kind in ("picture", "other", "texture")),
         *(np.array(sources[kind], np.int64) for kind in ("picture", "other")),
         np.array(crops, np.float32).reshape(-1, 4),

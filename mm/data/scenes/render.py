@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mm.data.scenes.artwork import Artwork
-from mm.data.scenes.batch import SceneBatch, num_patch_classes
+from mm.data.scenes.batch import SceneBatch, patch_classes
 from mm.data.scenes.layout import GROUND_KINDS
 from mm.data.scenes.style import StyleConfig, photograph, restyle, smooth_noise, tone
 
@@ -46,11 +46,13 @@ class Renderer:
         """Draw every scene.
 
         Returns:
-            The pictures, uint8 [B, 3, size, size], and for every 16th of a side the class of what
-            is seen there, int64 [B, 16, 16] (the last class is the ground).
+            The pictures, uint8 [B, 3, size, size], and for every 16th of a side the three labels
+            of what is seen there, int64 [B, 3, 16, 16]: see `patch_labels`. The ground is the last
+            class and has no other label (-100).
         """
         canvas = self._grounds(scenes, size, generator)
-        labels = torch.full((len(canvas), 16, 16), num_patch_classes() - 1, device=self.device)
+        labels = torch.full((len(canvas), 3, 16, 16), -100, device=self.device)
+        labels[:, 0] = patch_classes()[0] - 1
         if len(scenes.sprite):
             sprites = self.sprites[scenes.sprite].float() / 255
             textures = restyle(sprites, scenes.tint, style, generator)
@@ -58,13 +60,13 @@ class Renderer:
             grid = _grid(scenes.box, scenes.tilt, scenes.flip, size)
             grid = self._warp(grid, style, generator)
             sampled = F.grid_sample(textures, grid, mode="bilinear", align_corners=False)
-            seen = F.adaptive_avg_pool2d(sampled[:, 3], 16) > 0.2
+            seen = F.adaptive_avg_pool2d(sampled[:, 3:], 16) > 0.2
             bounds = scenes.layers.tolist()
             for start, end in zip(bounds, bounds[1:], strict=False):
                 rows = scenes.owner[start:end]
                 colour, alpha = sampled[start:end, :3], sampled[start:end, 3:]
                 canvas[rows] = torch.lerp(canvas[rows], colour, alpha)
-                label = scenes.label[start:end, None, None]
+                label = scenes.label[start:end, :, None, None]
                 labels[rows] = torch.where(seen[start:end], label, labels[rows])
         canvas, labels = self._words(canvas, labels, scenes, size)
         canvas = photograph(canvas, style, generator)
@@ -151,14 +153,15 @@ class Renderer:
             return canvas, labels
         still = torch.zeros(len(owner), device=self.device)
         grid = _grid(scenes.word_box, still, still + 1, size)
-        ink = F.grid_sample(scenes.word[:, None].float() / 255, grid, align_corners=False)
+        masks = _prefilter_words(scenes.word[:, None].float() / 255, scenes.word_box, size)
+        ink = F.grid_sample(masks, grid, align_corners=False)
         # Ink that stands out: on a ground of nearly its own colour a word is drawn black or white.
         ground = canvas[owner].mean((2, 3))
         clash = (scenes.word_tint - ground).abs().sum(1, keepdim=True) < 0.55
         contrast = (ground.sum(1, keepdim=True) < 1.5).float().expand_as(ground)
         tint = torch.where(clash, contrast, scenes.word_tint)[:, :, None, None]
-        seen = F.adaptive_avg_pool2d(ink, 16)[:, 0] > 0.1
-        labels[owner] = torch.where(seen, num_patch_classes() - 2, labels[owner])
+        seen = F.adaptive_avg_pool2d(ink, 16) > 0.1
+        labels[owner] = torch.where(seen, scenes.word_label[:, :, None, None], labels[owner])
         canvas[owner] = canvas[owner] + ink * (tint - canvas[owner])
         return canvas, labels
 
@@ -184,8 +187,18 @@ def _prefilter(sprites: Tensor, box: Tensor, size: int) -> Tensor:
     first averaged over 2 x 2, which is right down to 3/8.
     """
     side = sprites.shape[-1]
-    small = F.interpolate(
-        F.avg_pool2d(sprites, 2), size=(side, side), mode="bilinear", align_corners=False
-    )
     is_small = (box[:, 2:].amax(1) * size < 0.75 * side)[:, None, None, None]
-    return torch.where(is_small, small, sprites)
+    return torch.where(is_small, _averaged(sprites, 2), sprites)
+
+
+def _prefilter_words(words: Tensor, box: Tensor, size: int) -> Tensor:
+    """The same for words, which shrink more: up to eight letters share 320 texels."""
+    shrink = (words.shape[-1] / (box[:, 2] * size))[:, None, None, None]
+    words = torch.where(shrink > 3.2, _averaged(words, 4), words)
+    return torch.where((shrink > 1.8) & (shrink <= 3.2), _averaged(words, 2), words)
+
+
+def _averaged(texels: Tensor, factor: int) -> Tensor:
+    """Means of `factor` x `factor` texels, interpolated to the size they had."""
+    means = F.avg_pool2d(texels, factor)
+    return F.interpolate(means, texels.shape[-2:], mode="bilinear", align_corners=False)
