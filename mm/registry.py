@@ -142,7 +142,8 @@ def make_config(config_type: Any, values: Mapping[str, Any], where: str) -> Any:
 
     Args:
         config_type: the dataclass.
-        values: field values as JSON or YAML give them; lists become tuples.
+        values: field values as JSON or YAML give them; lists become tuples, and mappings the
+            dataclasses that their fields are declared as.
         where: what is being configured, for messages.
 
     Raises:
@@ -176,12 +177,19 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
             return value
         wanted = " or ".join(repr(arg) for arg in args)
     elif origin in (typing.Union, types.UnionType):
+        # A mapping can only be the one dataclass, whose own message says what is wrong in it.
+        nested = [arg for arg in args if dataclasses.is_dataclass(arg)]
+        if isinstance(value, Mapping) and len(nested) == 1:
+            return _checked(value, nested[0], where)
         for arg in args:
             try:
                 return _checked(value, arg, where)
             except ConfigValueError:
                 continue
-        wanted = " or ".join(getattr(arg, "__name__", str(arg)) for arg in args)
+        named = (
+            "null" if arg is type(None) else getattr(arg, "__name__", str(arg)) for arg in args
+        )
+        wanted = " or ".join(named)
     elif origin is tuple:
         wanted = f"a list like {hint}"
         if isinstance(value, list | tuple):
@@ -198,6 +206,8 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         wanted = "null"
         if value is None:
             return None
+    elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return make_config(hint, value, where)
     elif isinstance(hint, type):
         wanted = {int: "a whole number", bool: "true or false", str: "text"}.get(
             hint, hint.__name__

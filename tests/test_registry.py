@@ -129,7 +129,7 @@ def test_config_takes_plain_values():
         ({"width": 3, "flag": 1}, "flag of part 'x' is 1; it must be true or false"),
         ({"width": 3, "kind": "c"}, "kind of part 'x' is 'c'; it must be 'a' or 'b'"),
         ({"width": 3, "mean": 0.5}, "mean of part 'x' is 0.5; it must be a list"),
-        ({"width": 3, "limit": "no"}, "limit of part 'x' is 'no'; it must be int or NoneType"),
+        ({"width": 3, "limit": "no"}, "limit of part 'x' is 'no'; it must be int or null"),
     ],
 )
 def test_config_value_of_the_wrong_type_is_refused(values, message):
@@ -140,3 +140,37 @@ def test_config_value_of_the_wrong_type_is_refused(values, message):
 def test_config_field_misspelt_suggests_the_right_one():
     with pytest.raises(UnknownNameError, match="unknown field of part 'x' 'widht'.*'width'"):
         make_config(Example, {"widht": 3}, "part 'x'")
+
+
+@dataclass(frozen=True)
+class Inner:
+    kind: Literal["a", "b"]
+    factor: float
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner | None = None
+    width: int = 1
+
+
+def test_nested_mapping_becomes_the_fields_dataclass():
+    made = make_config(Outer, {"inner": {"kind": "b", "factor": 2, "sizes": [3]}}, "part")
+    assert made == Outer(Inner("b", 2.0, (3,)))
+    assert make_config(Outer, {"inner": None}, "part") == Outer()
+    assert make_config(Outer, {"inner": made.inner}, "part") == made
+
+
+@pytest.mark.parametrize(
+    ("inner", "error", "message"),
+    [
+        ({"kind": "c", "factor": 1}, ConfigValueError, "kind of inner of part is 'c'; .* 'a' or"),
+        ({"kind": "a"}, ConfigValueError, "inner of part needs a value for factor"),
+        ({"kind": "a", "factr": 1}, UnknownNameError, "field of inner of part 'factr'.*'factor'"),
+        (3, ConfigValueError, "inner of part is 3; it must be Inner or null"),
+    ],
+)
+def test_nested_mapping_that_does_not_fit_says_where(inner, error, message):
+    with pytest.raises(error, match=message):
+        make_config(Outer, {"inner": inner}, "part")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,51 @@ from mm.decoder.cache import KVCache
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """YaRN: RoPE for contexts longer than the model was trained on.
+
+    Args:
+        factor: how many times longer.
+        original_max_position_embeddings: trained length; None is `max_position_embeddings`.
+        attention_factor: multiplies cosines and sines; None is `0.1 ln(factor) + 1`.
+        beta_fast: pairs that turn at least this often within the trained length stay as they are.
+        beta_slow: pairs that turn at most this often are stretched by `factor`.
+        truncate: whether the bounds between the two are widened to whole pairs.
+
+    Ref: "YaRN: Efficient Context Window Extension" (arXiv 2309.00071), sections 3.2 to 3.4.
+    """
+
+    rope_type: Literal["yarn"]
+    factor: float
+    original_max_position_embeddings: int | None = None
+    attention_factor: float | None = None
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+
+    def __post_init__(self) -> None:
+        if self.rope_type != "yarn":
+            raise ValueError(f"rope_type is {self.rope_type!r}; only 'yarn' is known")
+        if not self.factor >= 1:
+            raise ValueError(f"factor of rope_scaling is {self.factor}; it must be at least 1")
+        for name in ("original_max_position_embeddings", "attention_factor"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} of rope_scaling is {value}; it must be positive")
+        if not self.beta_fast >= self.beta_slow > 0:
+            raise ValueError(
+                f"rope_scaling has beta_fast {self.beta_fast} and beta_slow {self.beta_slow};"
+                " they must be positive, the first not below the second"
+            )
+
+
+@dataclass(frozen=True)
 class Qwen3Config:
-    """Sizes of a Qwen3 decoder, named as in the published `config.json`."""
+    """Sizes of a Qwen3 decoder, named as in the published `config.json`.
+
+    The fields from `num_experts` on are those of a mixture of experts; `num_experts` 0 is a dense
+    model, which has none.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -37,8 +81,17 @@ class Qwen3Config:
     max_position_embeddings: int = 40960
     tie_word_embeddings: bool = True
     initializer_range: float = 0.02
+    rope_scaling: RopeScaling | None = None
+    num_experts: int = 0
+    num_experts_per_tok: int = 8
+    moe_intermediate_size: int = 0
+    norm_topk_prob: bool = False
+    decoder_sparse_step: int = 1
+    mlp_only_layers: tuple[int, ...] = ()
+    router_aux_loss_coef: float = 0.001
 
     def __post_init__(self) -> None:
+        mixture = ("num_experts_per_tok", "moe_intermediate_size", "decoder_sparse_step")
         for name in (
             "vocab_size",
             "hidden_size",
@@ -48,6 +101,7 @@ class Qwen3Config:
             "num_key_value_heads",
             "head_dim",
             "max_position_embeddings",
+            *(mixture if self.num_experts > 0 else ()),
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -59,6 +113,27 @@ class Qwen3Config:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim is {self.head_dim}; RoPE turns pairs, so it must be even")
+        if self.num_experts < 0:
+            raise ValueError(f"num_experts is {self.num_experts}; it must be 0 (dense) or more")
+        if 0 < self.num_experts < self.num_experts_per_tok:
+            raise ValueError(
+                f"num_experts_per_tok {self.num_experts_per_tok} is more than num_experts"
+                f" {self.num_experts}"
+            )
+        for layer_idx in self.mlp_only_layers:
+            if not 0 <= layer_idx < self.num_hidden_layers:
+                raise ValueError(
+                    f"mlp_only_layers names layer {layer_idx}; the layers are 0 to"
+                    f" {self.num_hidden_layers - 1}"
+                )
+
+    def is_moe_layer(self, layer_idx: int) -> bool:
+        """Say whether a layer's feed-forward part is a mixture of experts, not one MLP."""
+        return (
+            self.num_experts > 0
+            and layer_idx not in self.mlp_only_layers
+            and (layer_idx + 1) % self.decoder_sparse_step == 0
+        )
 
 
 def rope_frequencies(config: Qwen3Config) -> Tensor:

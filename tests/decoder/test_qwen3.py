@@ -1,12 +1,14 @@
 """Qwen3 against transformers, and against itself: cached, batched, padded, compiled."""
 
+import json
 from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from mm.decoder.cache import KVCache
-from mm.decoder.qwen3 import Qwen3Config, Qwen3ForCausalLM, RMSNorm, attend
+from mm.decoder.qwen3 import Qwen3Config, Qwen3ForCausalLM, RMSNorm, RopeScaling, attend
+from mm.registry import make_config
 from tests.conftest import redraw
 
 # A correct implementation reaches 0 to 6e-6; looser bounds hide real mistakes.
@@ -296,11 +298,36 @@ def test_attend_rows_without_any_key_get_the_mean_not_nan():
         ),
         ({"head_dim": 15}, "head_dim is 15"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
+        ({"num_experts": -1}, r"num_experts is -1; it must be 0 \(dense\) or more"),
+        ({"num_experts": 4}, "moe_intermediate_size is 0"),
+        ({"num_experts": 4, "moe_intermediate_size": 8}, "num_experts_per_tok 8 is more than"),
+        ({"mlp_only_layers": (3,)}, "mlp_only_layers names layer 3; the layers are 0 to 2"),
     ],
 )
 def test_config_that_makes_no_model_is_refused(decoder_config: Qwen3Config, changes, message):
     with pytest.raises(ValueError, match=message):
         replace(decoder_config, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rope_type": "linear"}, "rope_type is 'linear'"),
+        ({"factor": 0.5}, "factor of rope_scaling is 0.5; it must be at least 1"),
+        ({"factor": float("nan")}, "factor of rope_scaling is nan"),
+        ({"original_max_position_embeddings": 0}, "original_max_position_embeddings .* is 0"),
+        ({"attention_factor": -1.0}, "attention_factor of rope_scaling is -1.0"),
+        ({"beta_fast": 0.5}, "beta_fast 0.5 and beta_slow 1.0"),
+    ],
+)
+def test_rope_scaling_that_scales_nothing_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        RopeScaling(**{"rope_type": "yarn", "factor": 4.0, **changes})
+
+
+def test_config_with_rope_scaling_survives_plain_data(decoder_config):
+    config = replace(decoder_config, rope_scaling=RopeScaling("yarn", 4.0), mlp_only_layers=(1,))
+    assert make_config(Qwen3Config, json.loads(json.dumps(asdict(config))), "decoder") == config
 
 
 @pytest.mark.gpu
