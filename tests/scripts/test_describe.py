@@ -25,7 +25,7 @@ def test_published_parts_have_published_sizes(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["decoder=qwen3_0_7b"], "did you mean 'qwen3_0_6b'?"),
+        (["decoder=qwen3_06b"], "did you mean 'qwen3_0_6b'?"),
         (["encoder=siglip_so400m", "projector=mlp"], "27x27"),
         (["decoder.config.hidden_size=wide"], "it must be a whole number"),
         (["decoder.config.no_such_field=1"], "no_such_field"),
