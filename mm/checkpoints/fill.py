@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mm.checkpoints.tensor_file import StoredTensor
 from mm.errors import CheckpointError
 
-_LISTED = 3  # names in a message; the rest is counted
+_LISTED = 20  # names in a message at most; the rest is counted
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stored tensor and the part of one of ours that it fills.
+
+    Args:
+        name: what it is stored as.
+        index: which part, as an index into our tensor; () is all of it.
+        transposed: the last two axes are stored the other way round.
+    """
+
+    name: str
+    index: tuple[int | slice, ...] = ()
+    transposed: bool = False
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Return that part of our tensor, as a view of the stored shape."""
+        view = tensor[self.index]
+        return view.transpose(-1, -2) if self.transposed else view
+
+
+def whole(name: str) -> list[Part]:
+    """Describe a tensor that is stored under its own name."""
+    return [Part(name)]
 
 
 class _KeepValues(TorchFunctionMode):
@@ -53,71 +80,112 @@ def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def check_shapes(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], source: object) -> None:
-    """Compare stored shapes by name with the module's.
-
-    Raises:
-        CheckpointError: tensors are missing, unexpected or of another shape.
-    """
-    expected = {name: tuple(tensor.shape) for name, tensor in stored_tensors(module).items()}
-    misshaped = [
-        f"{name} ({list(shapes[name])}, not {list(shape)})"
-        for name, shape in expected.items()
-        if name in shapes and shapes[name] != shape
-    ]
-    problems = [
-        f"{len(names)} {kind}: {_some(names)}"
-        for kind, names in (
-            ("missing", sorted(set(expected) - set(shapes))),
-            ("unexpected", sorted(set(shapes) - set(expected))),
-            ("of another shape", misshaped),
-        )
-        if names
-    ]
-    if problems:
-        raise CheckpointError(
-            f"the tensors of {source} do not fit its config; {'; '.join(problems)}:"
-            " weights and config.json must come from one model"
-        )
-
-
 @torch.no_grad()
 def fill(
     module: nn.Module,
-    tensors: Iterable[tuple[str, Tensor]],
+    stored: Mapping[str, StoredTensor],
     source: object,
     device: torch.device | str,
     dtype: torch.dtype | None,
+    layout: Callable[[str], Sequence[Part]] = whole,
 ) -> None:
-    """Replace the module's parameters and buffers, casting and moving one tensor at a time.
+    """Replace the module's parameters and buffers by stored ones, one at a time.
+
+    What needs neither casting nor moving nor stacking is mapped, and read when it is touched; the
+    rest is copied in pieces. Either way, memory holds no more than the weights.
 
     Args:
         module: usually made on the meta device.
-        tensors: names and values; `check_shapes` has been called on them.
-        source: where they come from, for messages.
-        device: where to put them.
+        stored: what the files hold, by name.
+        source: where they are, for messages.
+        device: where to put it.
         dtype: of floating-point tensors; None keeps the stored one.
+        layout: of one of our tensors, under which names its parts are stored.
+
+    Raises:
+        CheckpointError: tensors are missing, unexpected, of another shape or of a kind that does
+            not fit, or `dtype` is no floating-point one.
     """
-    expected = stored_tensors(module)
-    for name, tensor in tensors:
-        place = expected.pop(name)
-        if tensor.is_floating_point() != place.is_floating_point():
-            raise CheckpointError(f"{name} of {source} is {tensor.dtype}: it must be {place.dtype}")
-        tensor = tensor.to(device, dtype if tensor.is_floating_point() else None)
+    if dtype is not None and not dtype.is_floating_point:
+        raise CheckpointError(f"dtype is {dtype}; weights are bfloat16, float16 or float32")
+    device = torch.device(device)
+    places = stored_tensors(module)
+    parts = {name: layout(name) for name in places}
+    _check(places, parts, stored, source)
+    # In the order of the files, which a disk reads fastest.
+    for name in sorted(places, key=lambda name: _position(stored[parts[name][0].name])):
+        place = places[name]
+        for part in parts[name]:
+            kind = stored[part.name].dtype
+            if kind.is_floating_point != place.is_floating_point():
+                raise CheckpointError(f"{part.name} of {source} is {kind}, not {place.dtype}")
+        tensor = _read(place, parts[name], stored, device, dtype)
         path, _, leaf = name.rpartition(".")
         owner = module.get_submodule(path)
         if isinstance(place, nn.Parameter):
             setattr(owner, leaf, nn.Parameter(tensor, requires_grad=place.requires_grad))
         else:
             owner._buffers[leaf] = tensor
-    assert not expected, "check_shapes was not called"
-    for part in module.modules():
-        tie = getattr(part, "tie_weights", None)
+    for child in module.modules():
+        tie = getattr(child, "tie_weights", None)
         if callable(tie):
             tie()
     module.to(device)  # what is computed rather than stored
 
 
-def _some(names: list[str]) -> str:
-    rest = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+def _read(
+    place: Tensor,
+    parts: Sequence[Part],
+    stored: Mapping[str, StoredTensor],
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    first = stored[parts[0].name]
+    wanted = dtype if dtype is not None and place.is_floating_point() else first.dtype
+    if parts == [Part(first.name)] and device.type == "cpu" and first.dtype == wanted:
+        return first.tensor()
+    tensor = torch.empty(place.shape, dtype=wanted, device=device)
+    for part in parts:
+        stored[part.name].copy_to(part.of(tensor))
+    return tensor
+
+
+def _check(
+    places: Mapping[str, Tensor],
+    parts: Mapping[str, Sequence[Part]],
+    stored: Mapping[str, StoredTensor],
+    source: object,
+) -> None:
+    """Compare names and shapes, both ways."""
+    expected = {
+        part.name: tuple(part.of(place).shape)
+        for name, place in places.items()
+        for part in parts[name]
+    }
+    misshaped = [
+        f"{name} ({list(stored[name].shape)}, not {list(shape)})"
+        for name, shape in expected.items()
+        if name in stored and stored[name].shape != shape
+    ]
+    problems = {
+        "missing": sorted(expected.keys() - stored.keys()),
+        "unexpected": sorted(stored.keys() - expected.keys()),
+        "of another shape": misshaped,
+    }
+    problems = {kind: names for kind, names in problems.items() if names}
+    if problems:
+        share = _LISTED // len(problems)
+        told = (f"{len(names)} {kind}: {_some(names, share)}" for kind, names in problems.items())
+        raise CheckpointError(
+            f"the tensors of {source} do not fit its config; {'; '.join(told)}:"
+            " weights and config.json must come from one model"
+        )
+
+
+def _position(stored: StoredTensor) -> tuple[str, int]:
+    return stored.file.path.name, stored.start
+
+
+def _some(names: list[str], count: int) -> str:
+    rest = len(names) - count
+    return ", ".join(names[:count]) + (f" and {rest} more" if rest > 0 else "")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 
 from mm import vlm
 from mm.checkpoints import store
-from mm.checkpoints.fill import check_shapes, fill, stored_tensors, unfilled
+from mm.checkpoints.fill import fill, stored_tensors, unfilled
 from mm.errors import CheckpointError
 from mm.text.tokenizer import Tokenizer
 from mm.vlm import VisionLanguageModel
@@ -65,34 +64,20 @@ def save(
         ValueError: `extra` has an entry that describes the model itself.
         CheckpointError: the folder holds something else.
     """
-    directory = Path(directory).resolve()
     config = {"format": FORMAT, "version": VERSION, **model.config}
     clashes = sorted(set(config) & set(extra or {}))
     if clashes:
         raise ValueError(f"extra sets {', '.join(clashes)}, which the model itself describes")
     config |= extra or {}
-    tensors = {
-        name: tensor.detach().to(dtype if tensor.is_floating_point() else None)
-        for name, tensor in stored_tensors(model).items()
-    }
-    _refuse_other_files(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    scratch = directory.with_name(f".{directory.name}.{os.getpid()}.saving")
-    replaced = directory.with_name(f".{directory.name}.{os.getpid()}.replaced")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        store.save_tensors(tensors, scratch, max_shard_bytes)
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        for name, content in ((TOKENIZER, tokenizer.to_json()), (CARD, card), (CONFIG, text)):
-            data = content.encode("utf-8")
-            store.write_atomically(scratch / name, lambda file, data=data: file.write(data))  # type: ignore[misc]
-        if directory.exists():
-            os.replace(directory, replaced)
-        os.replace(scratch, directory)
-        store.sync_directory(directory.parent)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    files = {TOKENIZER: tokenizer.to_json(), CARD: card, CONFIG: text}
+
+    def write(scratch: Path) -> None:
+        store.save_tensors(stored_tensors(model), scratch, max_shard_bytes, dtype=dtype)
+        for name, content in files.items():
+            store.write_bytes(scratch / name, content.encode("utf-8"))
+
+    store.replace_folder(Path(directory), write, replaceable={*files, store.INDEX})
 
 
 def load(
@@ -112,9 +97,7 @@ def load(
             or the weights do not fit the config.
     """
     directory = Path(directory)
-    if not directory.is_dir():
-        what = "is not a folder" if directory.exists() else "does not exist"
-        raise CheckpointError(f"model folder {directory} {what}: check the path")
+    store.check_folder(directory)
     config = store.read_json(directory / CONFIG)
     _check_version(config, directory / CONFIG)
     try:
@@ -129,8 +112,7 @@ def load(
             f"{directory / TOKENIZER} has {tokenizer.vocab_size} tokens for a decoder of {rows}:"
             " it belongs to another model"
         )
-    check_shapes(model, store.shapes(directory), directory)
-    fill(model, store.iter_tensors(directory), directory, device, dtype)
+    fill(model, store.open_tensors(directory), directory, device, dtype)
     return LoadedModel(model.eval(), tokenizer, config)
 
 
@@ -144,21 +126,3 @@ def _check_version(config: Mapping[str, Any], path: Path) -> None:
         newer = isinstance(version, int) and version > VERSION
         fix = "install a newer mm" if newer else "save it again with this mm"
         raise CheckpointError(f"{path} is of version {version!r}, this mm reads {VERSION}: {fix}")
-
-
-def _refuse_other_files(directory: Path) -> None:
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise CheckpointError(f"{directory} is a file: name a folder to save the model in")
-    ours = {CONFIG, TOKENIZER, CARD, store.INDEX}
-    others = sorted(
-        path.name
-        for path in directory.iterdir()
-        if path.name not in ours and path.suffix != ".safetensors"
-    )
-    if others:
-        raise CheckpointError(
-            f"{directory} holds other files ({others[0]}), and saving replaces the folder: name a"
-            " new one"
-        )

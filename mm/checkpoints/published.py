@@ -1,12 +1,13 @@
-"""Which published checkpoint a folder holds, by the `model_type` of its `config.json`."""
+"""Which model a folder holds, by its `config.json`: mm's own, or a published `model_type`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
-from mm.checkpoints import siglip, store
+from mm.checkpoints import native, qwen3_config, siglip, store
 from mm.encoders import VisionEncoder
 from mm.errors import CheckpointError
 from mm.registry import unknown_name_message
@@ -14,6 +15,33 @@ from mm.registry import unknown_name_message
 _ENCODERS: dict[str, Callable[[str | os.PathLike[str]], VisionEncoder]] = {
     model_type: siglip.load_siglip for model_type in siglip.MODEL_TYPES
 }
+
+Format = Literal["mm", "text"]
+
+
+def format_of(directory: str | os.PathLike[str]) -> Format:
+    """Say who reads a folder: "mm" is for `native.load`, "text" for `qwen3.load_text`.
+
+    Raises:
+        CheckpointError: it is no model, or one of another architecture.
+    """
+    path = Path(directory) / native.CONFIG
+    store.check_folder(Path(directory))
+    config = store.read_json(path)
+    if "format" in config:  # another format is told by `native.load`
+        return "mm"
+    model_type = _model_type(config)
+    if model_type in qwen3_config.MODEL_TYPES:
+        return "text"
+    if model_type in _ENCODERS:
+        raise CheckpointError(
+            f"{path} is a vision encoder's ({model_type}), which says no words: load it with"
+            " mm.encoders.load, or name a folder that holds a whole model"
+        )
+    if model_type is None:
+        raise CheckpointError(f"{path} has neither a format nor a model_type: it is no model's")
+    message = unknown_name_message("model_type", model_type, qwen3_config.MODEL_TYPES)
+    raise CheckpointError(f"{path}: {message}")
 
 
 def load_encoder(directory: str | os.PathLike[str]) -> VisionEncoder:
@@ -23,9 +51,15 @@ def load_encoder(directory: str | os.PathLike[str]) -> VisionEncoder:
         CheckpointError: the folder's model type is not known here, or the folder is damaged.
     """
     path = Path(directory) / "config.json"
-    model_type = store.read_json(path).get("model_type")
-    if model_type not in _ENCODERS:
+    store.check_folder(Path(directory))
+    model_type = _model_type(store.read_json(path))
+    if model_type is None or model_type not in _ENCODERS:
         raise CheckpointError(
             f"{path}: {unknown_name_message('vision model_type', model_type, _ENCODERS)}"
         )
     return _ENCODERS[model_type](directory)
+
+
+def _model_type(config: Mapping[str, object]) -> str | None:
+    found = config.get("model_type")
+    return found if found is None else str(found)[:80]

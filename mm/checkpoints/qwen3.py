@@ -1,37 +1,70 @@
-"""Published Qwen3 text checkpoints, dense: the tensor names are ours already.
+"""Published Qwen3 text checkpoints, dense and mixtures of experts: mostly, the names are ours.
 
-The head follows the rule that transformers follows: a stored `lm_head.weight` wins; without one the
-embedding is used if the config ties them; without one and untied the checkpoint is incomplete.
-(Qwen3-0.6B and 1.7B say tied and store the head as well, 4B says tied and does not.)
+Three things are not the identity:
+
+- The head. A stored `lm_head.weight` wins; without one the embedding is used if the config ties
+  them; without one and untied the checkpoint is incomplete. (Qwen3-0.6B and 1.7B say tied and store
+  the head as well, 4B says tied and does not.) It is the rule that transformers follows.
+- Experts. Published files store each expert's three matrices, ours are stacked:
+      experts.{e}.gate_proj.weight  ->  experts.gate_up_proj[e, :F]  [F, D]
+      experts.{e}.up_proj.weight    ->  experts.gate_up_proj[e, F:]  [F, D]
+      experts.{e}.down_proj.weight  ->  experts.down_proj[e]         [D, F]
+  Stacked files are read too, as they are or with the last two axes swapped.
+- A decoder that was saved without its head (embedding models) has names without `model.`.
+
+D model width, F an expert's feed-forward width.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
-from mm.checkpoints import store
-from mm.checkpoints.fill import check_shapes, fill, unfilled
+from mm.checkpoints import conversation, store
+from mm.checkpoints.fill import Part, fill, stored_tensors, unfilled
+from mm.checkpoints.qwen3_config import published_config, read_config
 from mm.checkpoints.rules import NameRules
+from mm.checkpoints.tensor_file import StoredTensor, stored_dtype
 from mm.decoder.qwen3 import Qwen3Config, Qwen3ForCausalLM
 from mm.errors import CheckpointError
-from mm.registry import make_config
+from mm.text.tokenizer import Tokenizer
 
-MODEL_TYPE = "qwen3"
-NAMES = NameRules(ignored=(r"model\.rotary_emb\.inv_freq",))  # computed from rope_theta
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
-# Switches that the published dense models leave off, and this decoder does not have.
-_REFUSED = {
-    "quantization_config": (None,),
-    "rope_scaling": (None,),
-    "use_sliding_window": (None, False),
-    "attention_bias": (None, False),
-    "hidden_act": (None, "silu"),
-}
+NAMES = NameRules(ignored=(r"(model\.)?rotary_emb\.inv_freq",))  # computed from rope_theta
+_BARE = NameRules(prefixes=((_HEAD, _HEAD), ("", "model.")), ignored=NAMES.ignored)
+_STACKED = re.compile(r"(.*\.mlp\.experts)\.(gate_up_proj|down_proj)")
+
+Experts = Literal["each", "fused"]
+
+
+@dataclass(frozen=True)
+class LoadedText:
+    """A text model and what a conversation with it needs.
+
+    Args:
+        decoder: the model, in evaluation mode.
+        tokenizer: its tokenizer.
+        generation: defaults by `mm.generate.GenerationConfig`'s names, as far as the folder has
+            them, and `eos_token_id`, the list of ids that end an answer.
+        chat_revision: which chat template it has, see `mm.checkpoints.conversation`; None if it
+            has none, or one that is not Qwen3's.
+    """
+
+    decoder: Qwen3ForCausalLM
+    tokenizer: Tokenizer
+    generation: dict[str, Any]  # JSON values
+    chat_revision: str | None
 
 
 def load_qwen3(
@@ -39,7 +72,7 @@ def load_qwen3(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Qwen3ForCausalLM:
-    """Load a published dense Qwen3 checkpoint.
+    """Load the decoder of a published Qwen3 checkpoint.
 
     Args:
         directory: holds `config.json` and safetensors, one file or shards.
@@ -50,64 +83,132 @@ def load_qwen3(
         CheckpointError: a file is missing or damaged, or the model is of another kind.
     """
     directory = Path(directory)
-    config = read_config(directory / "config.json")
-    shapes = {
-        name: shape for name, shape in store.shapes(directory).items() if not NAMES.is_ignored(name)
-    }
-    share = config.tie_word_embeddings
-    if _HEAD in shapes and share:
-        ends = {name: t for name, t in store.iter_tensors(directory) if name in (_HEAD, _EMBEDDING)}
-        share = _EMBEDDING in ends and torch.equal(ends[_HEAD], ends[_EMBEDDING])
-    elif not share and _HEAD not in shapes:
-        raise CheckpointError(
-            f"{directory} has no {_HEAD}, and its config does not tie the head to the embedding:"
-            " a shard is missing, or tie_word_embeddings should be true"
-        )
-    config = dataclasses.replace(config, tie_word_embeddings=share)
+    store.check_folder(directory)
+    config = read_config(directory / CONFIG)
+    files = store.open_tensors(directory)
+    bare = "embed_tokens.weight" in files
+    stored = (_BARE if bare else NAMES).apply(files, directory)
+    config = dataclasses.replace(config, tie_word_embeddings=_is_shared(config, stored, directory))
+    if config.tie_word_embeddings:
+        stored.pop(_HEAD, None)
     with unfilled():
         decoder = Qwen3ForCausalLM(config)
-    if share:
-        shapes.pop(_HEAD, None)
-    check_shapes(decoder, shapes, directory)
-    tensors = ((name, t) for name, t in store.iter_tensors(directory) if name in shapes)
-    fill(decoder, tensors, directory, device, dtype)
+    fill(decoder, stored, directory, device, dtype, _layout(config, stored))
     return decoder.eval()
 
 
-def read_config(path: Path) -> Qwen3Config:
-    """Translate a published `config.json`; raises CheckpointError."""
-    published = store.read_json(path)
-    if published.get("model_type") != MODEL_TYPE:
+def load_text(
+    directory: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> LoadedText:
+    """Load a published Qwen3 folder whole: decoder, tokenizer, generation defaults, chat revision.
+
+    Arguments and errors are those of `load_qwen3`; `tokenizer.json` has to be there.
+    """
+    directory = Path(directory)
+    store.check_folder(directory)
+    config = read_config(directory / CONFIG)  # what is no Qwen3 is told first
+    tokenizer = Tokenizer.from_file(directory / TOKENIZER)
+    if tokenizer.vocab_size > config.vocab_size:
         raise CheckpointError(
-            f"{path} has model_type {published.get('model_type')!r}; this reads {MODEL_TYPE!r}"
+            f"{directory / TOKENIZER} has {tokenizer.vocab_size} tokens for a decoder of"
+            f" {config.vocab_size}: it belongs to another model"
         )
-    for key, accepted in _REFUSED.items():
-        if published.get(key) not in accepted:
+    generation = conversation.read_generation(directory, tokenizer, config.vocab_size)
+    revision = conversation.read_chat_revision(directory)
+    return LoadedText(load_qwen3(directory, device, dtype), tokenizer, generation, revision)
+
+
+def save_qwen3(
+    decoder: Qwen3ForCausalLM,
+    directory: str | os.PathLike[str],
+    *,
+    files: Mapping[str, bytes] | None = None,
+    token_ids: Mapping[str, int] | None = None,
+    experts: Experts = "each",
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = store.MAX_SHARD_BYTES,
+) -> None:
+    """Write a folder in the published layout; it appears whole or not at all.
+
+    Args:
+        decoder: the model.
+        directory: a new folder, an empty one, or an older checkpoint to replace.
+        files: what else to put there, by name, such as `tokenizer.json`.
+        token_ids: `eos_token_id` and its like, for `config.json`.
+        experts: "each" as published, or "fused": stacked, as they are in memory.
+        dtype: to store the weights in; None is their own.
+        max_shard_bytes: see `mm.checkpoints.store.save_tensors`.
+
+    Raises:
+        CheckpointError: the folder holds something else.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in stored_tensors(decoder).items():
+        parts = _each(name, decoder.config) if experts == "each" else [Part(name)]
+        tensors |= {part.name: part.of(tensor) for part in parts}
+    kind = stored_dtype(tensors[_EMBEDDING], dtype)
+    config = published_config(decoder.config, kind) | dict(token_ids or {})
+    text = json.dumps(dict(sorted(config.items())), indent=2, ensure_ascii=False) + "\n"
+    contents = {**(files or {}), CONFIG: text.encode()}
+
+    def write(scratch: Path) -> None:
+        store.save_tensors(tensors, scratch, max_shard_bytes, dtype=dtype)
+        for name, content in contents.items():
+            store.write_bytes(scratch / name, content)
+
+    replaceable = {*contents, *conversation.FILES, TOKENIZER, store.INDEX}
+    store.replace_folder(Path(directory), write, replaceable)
+
+
+def _is_shared(config: Qwen3Config, stored: Mapping[str, StoredTensor], directory: Path) -> bool:
+    """Say whether the head is the embedding; raises CheckpointError if there is no head."""
+    if _HEAD not in stored:
+        if not config.tie_word_embeddings:
             raise CheckpointError(
-                f"{path} sets {key} to {str(published[key])[:80]}, which this decoder does not do:"
-                " use the plain published checkpoint"
+                f"{directory} has no {_HEAD}, and its config does not tie the head to the"
+                " embedding: a shard is missing, or tie_word_embeddings should be true"
             )
-    fields: dict[str, Any] = {
-        field.name: published[field.name]
-        for field in dataclasses.fields(Qwen3Config)
-        if field.name in published
-    }
-    fields["rope_theta"] = _rope_theta(published, path)
-    fields.setdefault("tie_word_embeddings", False)  # the published class's default
-    try:
-        config: Qwen3Config = make_config(Qwen3Config, fields, "Qwen3's config")
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    return config
+        return True
+    return (
+        config.tie_word_embeddings
+        and _EMBEDDING in stored
+        and stored[_HEAD].same_bytes(stored[_EMBEDDING])
+    )
 
 
-def _rope_theta(published: dict[str, Any], path: Path) -> Any:  # Any: make_config checks it
-    """Read the base from either spelling: top level as published, or in `rope_parameters`."""
-    nested = published.get("rope_parameters") or {}
-    kind = nested.get("rope_type", "default")
-    if kind != "default":
-        raise CheckpointError(f"{path} asks for RoPE of type {kind!r}; only 'default' is known")
-    found = {d["rope_theta"] for d in (published, nested) if d.get("rope_theta") is not None}
-    if len(found) != 1:
-        raise CheckpointError(f"{path} must give one rope_theta; it gives {sorted(found)}")
-    return found.pop()
+def _layout(config: Qwen3Config, stored: Mapping[str, StoredTensor]) -> Callable[[str], list[Part]]:
+    """Describe how these files store our tensors."""
+    D, F = config.hidden_size, config.moe_intermediate_size
+    ours = {"gate_up_proj": (2 * F, D), "down_proj": (D, F)}
+
+    def is_transposed(experts: str) -> bool:
+        # Both matrices together, as one alone may be square.
+        found = {kind: stored.get(f"{experts}.{kind}") for kind in ours}
+        shapes = {kind: tensor.shape[1:] for kind, tensor in found.items() if tensor is not None}
+        return shapes != ours and shapes == {kind: shape[::-1] for kind, shape in ours.items()}
+
+    def parts(name: str) -> list[Part]:
+        stacked = _STACKED.fullmatch(name)
+        if stacked and name in stored:
+            return [Part(name, transposed=is_transposed(stacked[1]))]
+        return _each(name, config)
+
+    return parts
+
+
+def _each(name: str, config: Qwen3Config) -> list[Part]:
+    """Describe a tensor of ours as published: stacked experts one by one, others as they are."""
+    stacked = _STACKED.fullmatch(name)
+    if not stacked:
+        return [Part(name)]
+    experts, F = stacked[1], config.moe_intermediate_size
+    halves = {"gate_proj": slice(0, F), "up_proj": slice(F, 2 * F)}
+    return [
+        Part(f"{experts}.{e}.{kind}.weight", (e, rows))
+        for e in range(config.num_experts)
+        for kind, rows in (
+            halves.items() if stacked[2] == "gate_up_proj" else [("down_proj", slice(None))]
+        )
+    ]

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
+
+from mm.errors import CheckpointError
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,24 @@ class NameRules:
     def published(self, ours: str) -> str:
         """Return the published name of our tensor."""
         return _swap(ours, ((mine, theirs) for theirs, mine in self.prefixes))
+
+    def apply(self, stored: Mapping[str, _T], source: object) -> dict[str, _T]:
+        """Return stored things under our names, without the ignored ones.
+
+        Raises:
+            CheckpointError: two of them would have one name.
+        """
+        found: dict[str, _T] = {}
+        for name, value in stored.items():
+            if self.is_ignored(name):
+                continue
+            if self.ours(name) in found:
+                raise CheckpointError(
+                    f"{source} stores {self.ours(name)} twice, with and without a prefix: remove"
+                    " one"
+                )
+            found[self.ours(name)] = value
+        return found
 
 
 def _swap(name: str, prefixes: Iterable[tuple[str, str]]) -> str:

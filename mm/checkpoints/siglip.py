@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mm.checkpoints import store
-from mm.checkpoints.fill import check_shapes, fill, unfilled
+from mm.checkpoints.fill import fill, unfilled
 from mm.checkpoints.rules import NameRules
 from mm.encoders.siglip import Config, Encoder
 from mm.errors import CheckpointError
@@ -62,15 +62,8 @@ def load_siglip(
     config = read_config(directory)
     with unfilled():
         encoder = Encoder(config)
-    shapes = store.shapes(directory)
-    kept = {NAMES.ours(name): shape for name, shape in shapes.items() if not NAMES.is_ignored(name)}
-    check_shapes(encoder, kept, directory)
-    tensors = (
-        (NAMES.ours(name), tensor)
-        for name, tensor in store.iter_tensors(directory)
-        if not NAMES.is_ignored(name)
-    )
-    fill(encoder, tensors, directory, device, dtype)
+    stored = NAMES.apply(store.open_tensors(directory), directory)
+    fill(encoder, stored, directory, device, dtype)
     return encoder.eval()
 
 

@@ -1,0 +1,147 @@
+"""What a published folder says about talking with its model, beside the weights.
+
+`generation_config.json` has defaults of sampling and the ids that end an answer. The chat template
+is a Jinja program, in `chat_template.jinja` or in `tokenizer_config.json`; it is not run, but
+recognised: `mm.text.chat` renders the published revisions itself.
+
+    qwen3          thinks unless told otherwise: `enable_thinking`
+    thinking-2507  always thinks: the prompt ends inside an opened think block
+    coder          calls tools in XML: `<function=NAME>`
+    instruct-2507  none of these
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mm.checkpoints import store
+from mm.errors import CheckpointError
+from mm.text.chat import STOP_TOKENS
+from mm.text.tokenizer import Tokenizer
+
+GENERATION = "generation_config.json"
+TEMPLATE = "chat_template.jinja"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+# Files beside weights, config.json and tokenizer.json that a published folder may have.
+FILES = (
+    GENERATION,
+    TEMPLATE,
+    TOKENIZER_CONFIG,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+_RANGES: dict[str, tuple[type, Callable[[Any], bool], str]] = {
+    "max_new_tokens": (int, lambda x: x >= 1, "a whole number of at least 1"),
+    "temperature": (float, lambda x: 0 <= x < math.inf, "a number of 0 or more"),
+    "top_k": (int, lambda x: x >= 0, "a whole number, 0 for all"),
+    "top_p": (float, lambda x: 0 < x <= 1, "a number above 0 and at most 1"),
+    "min_p": (float, lambda x: 0 <= x <= 1, "a number between 0 and 1"),
+    "repetition_penalty": (float, lambda x: 0 < x < math.inf, "a number above 0"),
+}
+_GREEDY = ("max_new_tokens", "repetition_penalty")  # what also holds without sampling
+
+
+def read_generation(directory: Path, tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
+    """Read the defaults of generation.
+
+    Args:
+        directory: of the model.
+        tokenizer: names the usual stop tokens, if no file does.
+        vocab_size: ids are below it.
+
+    Returns:
+        `eos_token_id`, a list, and what else is set, by `mm.generate.GenerationConfig`'s names.
+        Without `do_sample` the temperature is 0, and there are no other rules of sampling.
+
+    Raises:
+        CheckpointError: the file is damaged, or a value is out of its range.
+    """
+    path = directory / GENERATION
+    found = store.read_json(path) if path.exists() else {}
+    settings: dict[str, Any] = {}
+    for name, (kind, is_good, wanted) in _RANGES.items():
+        value = found.get(name)
+        if value is None:
+            continue
+        accepted = (int, float) if kind is float else (int,)
+        if isinstance(value, bool) or not isinstance(value, accepted) or not is_good(value):
+            raise CheckpointError(f"{path}: {name} is {str(value)[:80]}; it must be {wanted}")
+        settings[name] = kind(value)
+    if found.get("do_sample"):
+        settings.setdefault("temperature", 1.0)  # as transformers has it; ours is greedy
+    elif path.exists():
+        settings = {name: settings[name] for name in _GREEDY if name in settings}
+        settings["temperature"] = 0.0
+    config = directory / "config.json"
+    stops = _token_ids(found.get("eos_token_id"), path, vocab_size)
+    if not stops:
+        # config.json alone names one of the two that end an answer.
+        stops = _token_ids(store.read_json(config).get("eos_token_id"), config, vocab_size)
+        stops = list(dict.fromkeys([*stops, *_usual_stops(tokenizer)]))
+    return {"eos_token_id": stops, **settings}
+
+
+def read_chat_revision(directory: Path) -> str | None:
+    """Recognise the chat template of a folder; None if it has none, or not one of Qwen3's.
+
+    Raises:
+        CheckpointError: the file that should have it is damaged.
+    """
+    template = _template(directory)
+    return None if template is None else chat_revision(template)
+
+
+def chat_revision(template: str) -> str | None:
+    """Recognise a chat template by what sets the published revisions apart."""
+    if "<|im_start|>" not in template:
+        return None
+    if "<function=" in template:
+        return "coder"
+    if "You are Qwen, created by" in template:  # Qwen2 and 2.5 put in a system turn of their own
+        return None
+    if "<|im_start|>assistant\\n<think>\\n'" in template:
+        return "thinking-2507"
+    return "qwen3" if "enable_thinking" in template else "instruct-2507"
+
+
+def _template(directory: Path) -> str | None:
+    path = directory / TEMPLATE
+    if path.exists():
+        try:
+            return path.read_bytes().decode("utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise CheckpointError(f"{path} is no text: copy it again") from None
+    path = directory / TOKENIZER_CONFIG
+    found = store.read_json(path).get("chat_template") if path.exists() else None
+    if isinstance(found, list):  # several, by name
+        named = {entry.get("name"): entry for entry in found if isinstance(entry, dict)}
+        found = named.get("default", {}).get("template")
+    if found is not None and not isinstance(found, str):
+        raise CheckpointError(f"{path}: chat_template is no text: copy it again")
+    return found
+
+
+def _usual_stops(tokenizer: Tokenizer) -> list[int]:
+    found = []
+    for token in STOP_TOKENS:
+        with contextlib.suppress(KeyError):
+            found.append(tokenizer.token_id(token))
+    return found
+
+
+def _token_ids(value: object, path: Path, vocab_size: int) -> list[int]:
+    """Read one id, a list of them, or null."""
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    for index in ids:
+        if type(index) is not int or not 0 <= index < vocab_size:
+            raise CheckpointError(
+                f"{path}: eos_token_id has {str(index)[:80]}; it must be a whole number below"
+                f" vocab_size {vocab_size}"
+            )
+    return list(dict.fromkeys(ids))
