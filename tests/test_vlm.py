@@ -181,20 +181,20 @@ def yaml_files(group: str) -> list[str]:
     return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("projector", yaml_files("projector"))
 @pytest.mark.parametrize(
-    ("encoder", "decoder"),
-    [("siglip_tiny", name) for name in yaml_files("decoder")]
-    + [(name, "qwen3_tiny") for name in yaml_files("encoder")],
+    ("encoder", "projector", "decoder"),
+    [("siglip_tiny", "linear", name) for name in yaml_files("decoder")]
+    + [
+        (name, projector, "qwen3_tiny")
+        for name in yaml_files("encoder")
+        for projector in yaml_files("projector")
+    ],
 )
 def test_every_group_file_builds(encoder, projector, decoder):
-    omegaconf = pytest.importorskip("omegaconf")
-    chosen = {"encoder": encoder, "projector": projector, "decoder": decoder}
-    groups = {
-        group: yaml.safe_load((ROOT / "conf" / group / f"{name}.yaml").read_text())
-        for group, name in chosen.items()
-    }
-    config = omegaconf.OmegaConf.to_container(omegaconf.OmegaConf.create(groups), resolve=True)
+    hydra, omegaconf = pytest.importorskip("hydra"), pytest.importorskip("omegaconf")
+    chosen = (f"+encoder={encoder}", f"+projector={projector}", f"+decoder={decoder}")
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = omegaconf.OmegaConf.to_container(hydra.compose(overrides=chosen), resolve=True)
     with torch.device("meta"):
         model = vlm.build({**config, "image_token_id": 1})
     shuffle = model.projector.config.shuffle
