@@ -1,44 +1,38 @@
-"""The chat frame of Qwen3 around turns of text and pictures, as text and as ids.
+"""Chats as ids: the rendered template through the tokenizer, with what a trainer needs to know.
 
-    <|im_start|>user\n<|vision_start|><|image_pad|>...<|vision_end|>QUESTION<|im_end|>\n
-    <|im_start|>assistant\nANSWER<|im_end|>\n
-
-Only the frame holds added tokens; what a turn says is always plain text. Reasoning ("thinking")
-follows the published Qwen3 template: "on" lets the model write `<think>`, "off" puts an empty
-block in front of the answer, "none" has no such block at all (Instruct-2507 and our own models).
-Ref: the Qwen3 chat template; tools are not covered.
+The text of a chat is made in `mm.text.template`, its messages are described in `mm.text.messages`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import Literal
 
+from mm.errors import UsageError
+from mm.text.messages import IMAGE_MARKER, Message, MessageLike, Tool, ToolCall, Turn
+from mm.text.template import Piece, Revision, Thinking, render, revision_of
 from mm.text.tokenizer import Tokenizer
 
-IMAGE_MARKER = "<image>"
-ROLES = ("system", "user", "assistant")
+__all__ = [
+    "IMAGE_MARKER",
+    "EncodedChat",
+    "Message",
+    "MessageLike",
+    "Piece",
+    "Revision",
+    "Thinking",
+    "Tool",
+    "ToolCall",
+    "Turn",
+    "encode_chat",
+    "encode_pieces",
+    "encode_prefix_and_turns",
+    "render",
+    "revision_of",
+    "stop_token_ids",
+]
+
 STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")  # either ends an answer
-EMPTY_THINK = "<think>\n\n</think>\n\n"
-
-Thinking = Literal["none", "off", "on"]
-Turn = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A stretch of the rendered chat.
-
-    Args:
-        text: what it says.
-        special: the text is made of added tokens (with plain text between them, if any).
-        answer: the model is to produce it, so that training counts it.
-    """
-
-    text: str
-    special: bool = False
-    answer: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,100 +48,12 @@ def stop_token_ids(tokenizer: Tokenizer) -> list[int]:
     return [tokenizer.token_id(token) for token in STOP_TOKENS]
 
 
-def _image(num_tokens: int) -> Piece:
-    return Piece("<|vision_start|>" + "<|image_pad|>" * num_tokens + "<|vision_end|>", special=True)
-
-
-def _check(turns: Sequence[Turn], num_image_tokens: Sequence[int]) -> None:
-    for role, _ in turns:
-        if role not in ROLES:
-            raise ValueError(f"unknown role {role!r}; known: {', '.join(ROLES)}")
-    markers = sum(text.count(IMAGE_MARKER) for role, text in turns if role != "assistant")
-    if markers != len(num_image_tokens):
-        raise ValueError(
-            f"the turns hold {markers} {IMAGE_MARKER} markers for {len(num_image_tokens)} "
-            "pictures: write one marker at the place of each picture"
-        )
-
-
-def _said(text: str, sizes: Iterator[int]) -> Iterator[Piece]:
-    """A system's or user's text, with its pictures."""
-    first, *rest = text.split(IMAGE_MARKER)
-    if first:
-        yield Piece(first)
-    for part in rest:
-        yield _image(next(sizes))
-        if part:
-            yield Piece(part)
-
-
-def _split_reasoning(text: str) -> tuple[str, str]:
-    """Reasoning and answer of an assistant's text, as the published template takes them apart."""
-    if "</think>" not in text:
-        return "", text
-    reasoning = text.split("</think>")[0].rstrip("\n").split("<think>")[-1].lstrip("\n")
-    return reasoning, text.split("</think>")[-1].lstrip("\n")
-
-
-def _answered(text: str, thinking: Thinking, is_final: bool, in_reply: bool) -> Iterator[Piece]:
-    """An assistant's text. `in_reply`: after the last user turn; `is_final`: the last turn."""
-    if thinking == "none":
-        yield Piece(text, answer=True)
-        return
-    reasoning, answer = _split_reasoning(text)
-    if in_reply and (is_final or reasoning):
-        # "off" gives the empty block to the model, so that it isn't asked to write it.
-        written = thinking == "on" or bool(reasoning.strip("\n"))
-        yield Piece("<think>", special=True, answer=written)
-        yield Piece("\n" + reasoning.strip("\n") + "\n", answer=written)
-        yield Piece("</think>", special=True, answer=written)
-        yield Piece("\n\n", answer=written)
-        answer = answer.lstrip("\n")
-    yield Piece(answer, answer=True)
-
-
-def render(
-    turns: Sequence[Turn],
-    *,
-    num_image_tokens: Sequence[int] = (),
-    thinking: Thinking = "none",
-    add_generation_prompt: bool = False,
-) -> list[Piece]:
-    """Render turns to pieces; `"".join(piece.text for piece in pieces)` is the prompt as text.
-
-    Args:
-        turns: (role, text) pairs; system and user texts hold one `<image>` at each picture's place.
-        num_image_tokens: how many tokens each picture takes, in order.
-        thinking: see the module.
-        add_generation_prompt: end with the opened assistant turn.
-
-    Raises:
-        ValueError: markers and pictures differ in number (what follows would look at the wrong
-            picture), or a role is unknown.
-    """
-    _check(turns, num_image_tokens)
-    sizes = iter(num_image_tokens)
-    pieces: list[Piece] = []
-    last_user = max((i for i, (role, _) in enumerate(turns) if role == "user"), default=len(turns))
-    for index, (role, text) in enumerate(turns):
-        pieces += [Piece("<|im_start|>", special=True), Piece(f"{role}\n")]
-        if role == "assistant":
-            pieces += _answered(text, thinking, index == len(turns) - 1, index > last_user)
-        else:
-            pieces += _said(text, sizes)
-        pieces += [Piece("<|im_end|>", special=True, answer=role == "assistant"), Piece("\n")]
-    if add_generation_prompt:
-        pieces += [Piece("<|im_start|>", special=True), Piece("assistant\n")]
-        if thinking == "off":
-            pieces.append(Piece(EMPTY_THINK, special=True))
-    return pieces
-
-
 def encode_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> EncodedChat:
     """Encode pieces; plain neighbours with the same `answer` flag are one text, as when read back.
 
     The assistant's header and its answer are encoded apart, because generation starts between
-    them: the model must be trained on the tokens it will have to produce.
+    them: the model must be trained on the tokens it will have to produce. Every text is encoded
+    once, so that the work grows with the chat's length and not with its square.
     """
     ids: list[int] = []
     mask: list[bool] = []
@@ -162,18 +68,24 @@ def encode_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> EncodedChat:
 
 def encode_chat(
     tokenizer: Tokenizer,
-    turns: Sequence[Turn],
+    messages: Sequence[MessageLike],
     *,
+    tools: Sequence[Tool] = (),
     num_image_tokens: Sequence[int] = (),
+    revision: Revision | None = None,
     thinking: Thinking = "none",
     add_generation_prompt: bool = False,
+    trusted: Collection[str] = (),
 ) -> EncodedChat:
     """`render`, then ids. Arguments and errors are those of `render`."""
     pieces = render(
-        turns,
+        messages,
+        tools=tools,
         num_image_tokens=num_image_tokens,
+        revision=revision,
         thinking=thinking,
         add_generation_prompt=add_generation_prompt,
+        trusted=trusted,
     )
     return encode_pieces(tokenizer, pieces)
 
@@ -203,13 +115,13 @@ def encode_prefix_and_turns(
     """
     roles = [role for role, _ in turns]
     if not turns or roles != ["user", "assistant"] * (len(turns) // 2):
-        raise ValueError(f"turns must go user, assistant, user, assistant, ...; got {roles}")
+        raise UsageError(f"turns must go user, assistant, user, assistant, ...; got {roles}")
     if not turns[0][1].startswith(IMAGE_MARKER):
-        raise ValueError(f"the first question must start with {IMAGE_MARKER}")
+        raise UsageError(f"the first question must start with {IMAGE_MARKER}")
     questions = [text for _, text in turns[::2]]
     questions[0] = questions[0][len(IMAGE_MARKER) :]
     if any(IMAGE_MARKER in question for question in questions):
-        raise ValueError(
+        raise UsageError(
             f"one picture has one {IMAGE_MARKER} marker, in front of the first question"
         )
     opened, closed, pad = _frame(tokenizer)

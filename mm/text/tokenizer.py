@@ -85,6 +85,7 @@ class Tokenizer:
         added = backend.get_added_tokens_decoder()
         self._added = {token.content: index for index, token in added.items()}
         self._special_ids = frozenset(index for index, token in added.items() if token.special)
+        self._added_ids = frozenset(added)
         names = sorted(self._added, key=len, reverse=True)
         self._split = re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else None
         self.vocab_size: int = max(backend.get_vocab_size(), max(added, default=-1) + 1)
@@ -179,6 +180,10 @@ class Tokenizer:
         """Text of ids. Bytes that are no UTF-8 become U+FFFD; ids without a token become ''."""
         data = b"".join(self.token_bytes(index, skip_special) for index in ids)
         return data.decode("utf-8", "replace")
+
+    def is_added(self, index: int) -> bool:
+        """Whether an id is an added token, such as `<|im_end|>` or `<think>`."""
+        return index in self._added_ids
 
     def token_id(self, token: str) -> int:
         """The id of one token, as `<|im_end|>`. Raises KeyError if there is none."""
