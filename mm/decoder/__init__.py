@@ -4,7 +4,12 @@ from typing import Any
 
 from mm.registry import Registry
 
-_registry = Registry("decoder", "mm.decoder", "Decoder", exclude={"cache"})
+_registry = Registry(
+    "decoder",
+    "mm.decoder",
+    "Decoder",
+    exclude={"cache", "compiled", "fused", "fused_kernels"},
+)
 
 
 def names() -> list[str]:
