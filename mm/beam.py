@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mm.generate import Batch, Generated, GenerationConfig, budgets, prefill, step
+from mm.errors import NotFiniteError
+from mm.generate import Generated
+from mm.sampling import GenerationConfig
+from mm.steps import Batch, budgets, prefill, step
 from mm.vlm import VisionLanguageModel
 
 
@@ -60,7 +63,8 @@ def beam_search(
     B, W = len(prompts), config.num_beams
     limits = budgets(model, prompts, config)
     longest = max(map(len, prompts)) + max(limits)
-    logits, batch = prefill(model, prompts, pixel_values, image_features, longest)
+    chunk = config.prefill_chunk
+    logits, batch = prefill(model, prompts, pixel_values, image_features, longest, chunk)
     rows = [_Row(limit) for limit in limits]
     # All beams of a row start from its prompt; the first step tells them apart.
     _reorder(batch, torch.arange(B, device=logits.device).repeat_interleave(W))
@@ -70,6 +74,8 @@ def beam_search(
         # A beam can give W + (number of stops) candidates that matter.
         top = log_probs.topk(min(W + len(config.stop_token_ids), log_probs.shape[-1]), dim=-1)
         values, tokens = top.values.tolist(), top.indices.tolist()
+        if any(math.isnan(found[0][0]) for found in values):
+            raise NotFiniteError.in_logits()
         parents, chosen = [], []
         for b, row in enumerate(rows):
             if not row.done:

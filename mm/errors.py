@@ -19,3 +19,15 @@ class ConfigError(MMError, ValueError):
 
 class UsageError(MMError, ValueError):
     """A request that makes no sense as asked: no question, no such device, nothing to do."""
+
+
+class NotFiniteError(MMError, ArithmeticError):
+    """A model whose numbers are NaN or infinite: overflow in its dtype, or damaged weights."""
+
+    @classmethod
+    def in_logits(cls) -> "NotFiniteError":
+        """The model can't choose a token."""
+        return cls(
+            "the model's logits hold NaN or infinity: use dtype 'bfloat16' or 'float32' if it runs"
+            " in float16, else its weights are damaged"
+        )

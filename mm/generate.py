@@ -1,76 +1,42 @@
-"""Generation: prefill once, then one token a step for a whole batch, greedy or sampled.
+"""Generation: read the prompts, then a token a step for a whole batch, until every row has ended.
 
-Prompts of different lengths are padded on the left and masked, so that every row reads what it
-would read alone; each row draws from its own generator, so that neither its place in the batch nor
-its neighbours change what it says. Order of the sampling rules as in transformers: repetition
-penalty, temperature, top-k, top-p, min-p.
+Each row draws from its own generator and keeps its own limit, so that neither its place in the
+batch nor its neighbours change what it says. On a GPU the host waits once a token, and while it
+reads one the next is already on its way.
 
-B rows, T prompt tokens, S cached + new tokens, V vocabulary.
+B rows, V vocabulary.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from mm.decoder.cache import KVCache
-from mm.errors import ConfigError, UsageError
+from mm.errors import NotFiniteError
+from mm.sampling import Chooser, GenerationConfig, sampling_probs
+from mm.steps import Prompts, budgets, check_length, start
+from mm.text.tokenizer import StreamDecoder, Tokenizer
 from mm.vlm import VisionLanguageModel
 
+__all__ = [
+    "FinishReason",
+    "Generated",
+    "GenerationConfig",
+    "TextStream",
+    "check_length",
+    "generate",
+    "sampling_probs",
+    "stream",
+    "stream_text",
+]
+
 FinishReason = Literal["stop", "length"]
-Prompts = Sequence[Sequence[int]]
-
-
-@dataclass(frozen=True)
-class GenerationConfig:
-    """How to choose tokens and when to end.
-
-    Args:
-        max_new_tokens: at most so many tokens a row.
-        temperature: 0 takes the likeliest token; 1 samples from the model's own distribution.
-        top_k: sample among the k likeliest tokens; 0 is all.
-        top_p: sample among the likeliest tokens that together reach this probability.
-        min_p: leave out tokens less likely than this share of the likeliest one.
-        repetition_penalty: above 1, make tokens of the prompt and the answer less likely.
-        seed: of every row's generator, unless `generate` is given one seed a row.
-        stop_token_ids: a row ends at any of these; the token itself is not part of the answer.
-        num_valid_tokens: ids from here on are padding rows of the head and are never chosen.
-        num_beams: above 1, search for the likeliest whole answer (`mm.beam`); needs temperature 0
-            and no penalty. `stream` can't look ahead and is greedy.
-    """
-
-    max_new_tokens: int = 64
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int = 0
-    stop_token_ids: tuple[int, ...] = ()
-    num_valid_tokens: int | None = None
-    num_beams: int = 1
-
-    def __post_init__(self) -> None:
-        for name, good, wanted in (
-            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("temperature", 0 <= self.temperature < math.inf, "0 or more"),
-            ("top_k", self.top_k >= 0, "0 (all) or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
-            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0"),
-            ("num_beams", self.num_beams >= 1, "at least 1"),
-            ("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1"),
-        ):
-            if not good:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be {wanted}")
-        if self.num_beams > 1 and (self.temperature > 0 or self.repetition_penalty != 1):
-            raise ConfigError(
-                f"num_beams is {self.num_beams}, which looks for the likeliest answer: set"
-                " temperature to 0 and repetition_penalty to 1, or num_beams to 1"
-            )
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -78,161 +44,126 @@ class Generated:
     """What one row said.
 
     Args:
-        ids: the tokens, without the stop token.
+        ids: the tokens, without the stop token; the last one completes a stop string if any does.
         token_probs: the probability that the model itself gave each of them (before temperature,
             penalty and the cuts, over the valid ids).
         stop_prob: the same for the stop token; None if the row ended without one.
         finish_reason: "stop", or "length" when the tokens ran out.
+        text: the ids as text, which ends in front of a stop string; None without a tokenizer.
     """
 
     ids: list[int] = field(default_factory=list)
     token_probs: list[float] = field(default_factory=list)
     stop_prob: float | None = None
     finish_reason: FinishReason = "length"
+    text: str | None = None
 
 
-def sampling_probs(logits: Tensor, config: GenerationConfig) -> Tensor:
-    """The distribution that sampling draws from: float32 `[B, V]`, rows sum to 1.
+class TextStream:
+    """Text of tokens that come one by one: whole characters, and nothing of a stop string.
+
+    What may become a stop string is held back until it is told apart. Which stop string counts
+    does not depend on how the text falls into tokens: the first to be complete.
 
     Args:
-        logits: float32 `[B, V]`; -inf is never drawn.
-        config: `temperature` above 0.
+        tokenizer: of the tokens.
+        stop_strings: texts that end the text, and are not part of it.
     """
-    order = (logits / config.temperature).sort(dim=-1, descending=True, stable=True)
-    scores = order.values
-    if config.top_k:
-        scores[:, config.top_k :] = -torch.inf
-    probs = scores.softmax(-1)
-    if config.top_p < 1:
-        # Keep a token while those before it are short of top_p: the one that crosses it stays.
-        probs = probs.masked_fill(probs.cumsum(-1) - probs >= config.top_p, 0.0)
-    if config.min_p > 0:
-        probs = probs.masked_fill(probs < config.min_p * probs[:, :1], 0.0)
-    probs = probs / probs.sum(-1, keepdim=True)
-    return torch.zeros_like(probs).scatter(-1, order.indices, probs)
 
+    def __init__(self, tokenizer: Tokenizer, stop_strings: Sequence[str] = ()) -> None:
+        self._decoder = StreamDecoder(tokenizer)
+        self._stops = tuple(stop_strings)
+        self._held = ""
+        self.text = ""  # all that was given out
+        self.stopped = False
 
-class _Chooser:
-    """Chooses the next token of each row, and says how likely the model found it."""
+    def push(self, token: int) -> str:
+        """Text that is certain now that this token has come; '' in the middle of a letter."""
+        return self._release(self._decoder.push(token), final=False)
 
-    def __init__(self, config: GenerationConfig, seeds: Sequence[int]) -> None:
-        self.config = config
-        # Draws are made on the CPU, so that a seed means the same on every device.
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.seen: Tensor | None = None  # bool [B, V], only for the repetition penalty
+    def flush(self) -> str:
+        """What was held back, once no more tokens come."""
+        return self._release(self._decoder.flush(), final=True)
 
-    def start(self, prompts: Prompts, vocab_size: int, device: torch.device) -> None:
-        if self.config.repetition_penalty != 1:
-            self.seen = torch.zeros(len(prompts), vocab_size, dtype=torch.bool, device=device)
-            for row, prompt in zip(self.seen, prompts, strict=True):
-                row[torch.tensor(prompt, device=device)] = True
-
-    def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Map logits `[B, V]` to tokens `[B]` and their probabilities `[B]`."""
-        logits = logits.float()
-        if self.config.num_valid_tokens is not None:
-            logits[:, self.config.num_valid_tokens :] = -torch.inf
-        scores = logits
-        if self.seen is not None:
-            penalty = self.config.repetition_penalty
-            weaker = torch.where(scores > 0, scores / penalty, scores * penalty)
-            scores = torch.where(self.seen, weaker, scores)
-        if self.config.temperature == 0:
-            tokens = scores.argmax(-1)
+    def _release(self, new: str, final: bool) -> str:
+        if self.stopped:
+            return ""
+        held = self._held + new
+        found = [(held.find(stop) + len(stop), -len(stop)) for stop in self._stops if stop in held]
+        if found:
+            end, minus_length = min(found)
+            self.stopped, keep = True, len(held) - end - minus_length
         else:
-            # Invert the cumulative distribution, in float64 so that no token's share is lost.
-            cumulative = sampling_probs(scores, self.config).double().cumsum(-1)
-            draws = torch.cat([torch.rand(1, generator=g) for g in self.generators])
-            target = draws.to(cumulative.device, torch.float64)[:, None] * cumulative[:, -1:]
-            tokens = torch.searchsorted(cumulative, target, right=True)[:, 0]
-        if self.seen is not None:
-            self.seen.scatter_(1, tokens[:, None], True)
-        return tokens, logits.softmax(-1).gather(1, tokens[:, None])[:, 0]
+            keep = 0 if final else max((_overlap(held, stop) for stop in self._stops), default=0)
+        part, self._held = held[: len(held) - keep], held[len(held) - keep :]
+        self.text += part
+        return part
 
 
-@dataclass
-class Batch:
-    """A padded batch on its way: which cached tokens are real, and where each row stands."""
-
-    cache: KVCache
-    valid: Tensor | None  # bool [B, S at most], False at padding; None without padding
-    next_position: Tensor  # [B, 1]
+def _overlap(text: str, stop: str) -> int:
+    """How many letters at the end of `text` may be the beginning of `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
-@torch.no_grad()
-def prefill(
-    model: VisionLanguageModel,
-    prompts: Prompts,
-    pixel_values: Tensor | None,
-    image_features: Tensor | None,
-    max_length: int,
-) -> tuple[Tensor, Batch]:
-    """Read the prompts; return the last token's logits `[B, V]` and the batch."""
-    weight = model.decoder.model.embed_tokens.weight
-    device, dtype = weight.device, weight.dtype
-    if torch.is_autocast_enabled(device.type):
-        dtype = torch.get_autocast_dtype(device.type)
-    if pixel_values is not None:
-        pixel_values = pixel_values.to(device)
-    longest = max(map(len, prompts))
-    # Which token pads does not matter, as nothing attends to it; 0 is no placeholder of an image.
-    fill = 0 if model.image_token_id != 0 else 1
-    rows = [[fill] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-    num_padded = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)[:, None]
-    positions = (torch.arange(longest, device=device) - num_padded).clamp(min=0)
-    cache = KVCache(model.decoder.config, len(prompts), max_length, device, dtype)
-    valid = mask = None
-    if bool(num_padded.any()):
-        valid = torch.arange(max_length, device=device) >= num_padded
-        causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
-        mask = causal & valid[:, None, None, :longest]
-    hidden = model.hidden(
-        torch.tensor(rows, device=device),
-        pixel_values=pixel_values,
-        image_features=image_features,
-        position_ids=positions,
-        attention_mask=mask,
-        cache=cache,
-    )
-    return model.logits(hidden[:, -1]), Batch(cache, valid, positions[:, -1:] + 1)
+@dataclass(frozen=True)
+class _News:
+    """What a step adds to one row: a token, and text that is certain now."""
+
+    token: int | None = None
+    text: str = ""
 
 
-@torch.no_grad()
-def step(model: VisionLanguageModel, tokens: Tensor, batch: Batch) -> Tensor:
-    """Read one new token a row `[B]`; return its logits `[B, V]`."""
-    mask = None
-    if batch.valid is not None:
-        mask = batch.valid[:, None, None, : batch.cache.length + 1]
-    hidden = model.hidden(
-        tokens[:, None],
-        position_ids=batch.next_position,
-        attention_mask=mask,
-        cache=batch.cache,
-        check=False,  # a generated placeholder is a token like any other
-    )
-    batch.next_position = batch.next_position + 1
-    return model.logits(hidden[:, -1])
+class _Row:
+    """One row's result on its way."""
+
+    def __init__(self, limit: int, config: GenerationConfig, tokenizer: Tokenizer | None) -> None:
+        self.limit = limit
+        self.stops = config.stop_token_ids
+        self.result = Generated()
+        self.text = None if tokenizer is None else TextStream(tokenizer, config.stop_strings)
+        self.running = True
+
+    def add(self, token: int, prob: float) -> _News:
+        """Note the next token. Raises NotFiniteError if the model's numbers are not finite."""
+        result = self.result
+        if math.isnan(prob):
+            raise NotFiniteError.in_logits()
+        if token in self.stops:
+            result.stop_prob, result.finish_reason = prob, "stop"
+            return _News(None, self._end())
+        result.ids.append(token)
+        result.token_probs.append(prob)
+        text = "" if self.text is None else self.text.push(token)
+        if self.text is not None and self.text.stopped:
+            result.finish_reason = "stop"
+            return _News(token, text + self._end())
+        if len(result.ids) == self.limit:
+            return _News(token, text + self._end())
+        return _News(token, text)
+
+    def _end(self) -> str:
+        self.running = False
+        if self.text is None:
+            return ""
+        rest = self.text.flush()
+        self.result.text = self.text.text
+        return rest
 
 
-def check_length(model: VisionLanguageModel, prompt: Sequence[int]) -> None:
-    """Raise UsageError unless the model can read this prompt and say at least one token."""
-    limit = model.decoder.config.max_position_embeddings
-    if not 0 < len(prompt) < limit:
-        raise UsageError(
-            f"the prompt takes {len(prompt)} tokens, pictures included; this model reads "
-            f"1 to {limit - 1}: shorten the text"
-        )
+def _sent(*tensors: Tensor) -> Callable[[], Iterator[Any]]:
+    """Start copying a step's results to the host; the function returned waits and reads them."""
+    copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+    arrived = torch.cuda.Event() if tensors[0].is_cuda else None
+    if arrived is not None:
+        arrived.record()
 
+    def read() -> Iterator[Any]:
+        if arrived is not None:
+            arrived.synchronize()
+        return zip(*(copy.tolist() for copy in copies), strict=True)
 
-def budgets(model: VisionLanguageModel, prompts: Prompts, config: GenerationConfig) -> list[int]:
-    """How many tokens each row may say; raises UsageError as `check_length`.
-
-    Each row has its own limit, so that a long neighbour does not cut it short.
-    """
-    for prompt in prompts:
-        check_length(model, prompt)
-    limit = model.decoder.config.max_position_embeddings
-    return [min(config.max_new_tokens, limit - len(prompt)) for prompt in prompts]
+    return read
 
 
 def _decode(
@@ -242,35 +173,34 @@ def _decode(
     image_features: Tensor | None,
     config: GenerationConfig,
     seeds: Sequence[int],
-) -> Generator[list[int | None], None, list[Generated]]:
-    """Yield each step's new token a row (None: the row has ended); return what all rows said."""
+    tokenizer: Tokenizer | None,
+) -> Generator[list[_News], None, list[Generated]]:
+    """Yield each step's news of all rows; return what they said."""
+    if config.stop_strings and tokenizer is None:
+        raise ValueError("stop_strings are looked for in text: give the tokenizer too")
     limits = budgets(model, prompts, config)
-    results = [Generated() for _ in prompts]
-    running = set(range(len(prompts)))
-    choose = _Chooser(config, seeds)
-    longest = max(map(len, prompts))
-    logits, batch = prefill(model, prompts, pixel_values, image_features, longest + max(limits))
-    choose.start(prompts, logits.shape[-1], logits.device)
-    while True:
+    rows = [_Row(limit, config, tokenizer) for limit in limits]
+    steps = max(limits)
+    logits, step, engine = start(model, prompts, pixel_values, image_features, config, steps)
+    compiled = engine != "eager" and logits.is_cuda
+    choose = Chooser(config, prompts, seeds, steps, logits.shape[-1], logits.device, compiled)
+    for number in range(1, steps + 1):
         tokens, probs = choose(logits)
-        new: list[int | None] = [None] * len(prompts)
-        for row, (token, prob) in enumerate(zip(tokens.tolist(), probs.tolist(), strict=True)):
-            if row not in running:
-                continue
-            result = results[row]
-            if token in config.stop_token_ids:
-                result.stop_prob, result.finish_reason = prob, "stop"
-                running.remove(row)
-                continue
-            result.ids.append(token)
-            result.token_probs.append(prob)
-            new[row] = token
-            if len(result.ids) == limits[row]:
-                running.remove(row)
-        yield new
-        if not running:
-            return results
-        logits = step(model, tokens, batch)
+        read = _sent(tokens, probs)
+        # A GPU computes the next step while the host looks at this one; if it was the last, that
+        # is one step too many. Elsewhere nothing runs meanwhile, so look first.
+        ahead = logits.is_cuda and number < steps
+        if ahead:
+            logits = step(tokens)
+        yield [
+            row.add(token, prob) if row.running else _News()
+            for row, (token, prob) in zip(rows, read(), strict=True)
+        ]
+        if not any(row.running for row in rows):
+            break
+        if not ahead:
+            logits = step(tokens)
+    return [row.result for row in rows]
 
 
 def generate(
@@ -280,6 +210,7 @@ def generate(
     config: GenerationConfig | None = None,
     seeds: Sequence[int] | None = None,
     image_features: Tensor | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> list[Generated]:
     """Continue a batch of prompts.
 
@@ -292,9 +223,12 @@ def generate(
             say alone, whatever stands beside it.
         image_features: `[K, M, D]` instead of `pixel_values`, from `model.image_tokens`: for many
             questions about one picture, which then is encoded once.
+        tokenizer: gives the results their text; needed for `config.stop_strings`.
 
     Raises:
-        UsageError: a prompt that is empty or longer than the model reads.
+        UsageError: a prompt that is empty or longer than the model reads, or an engine that was
+            asked for and does not apply.
+        NotFiniteError: the model's numbers overflow or are damaged.
         ValueError: placeholders and pictures differ in number.
     """
     config = config or GenerationConfig()
@@ -307,14 +241,17 @@ def generate(
     if config.num_beams > 1:
         from mm.beam import beam_search
 
-        return beam_search(model, input_ids, pixel_values, image_features, config)
-    run = _decode(model, input_ids, pixel_values, image_features, config, seeds)
+        results = beam_search(model, input_ids, pixel_values, image_features, config)
+        for result in results:
+            result.text = None if tokenizer is None else tokenizer.decode(result.ids)
+        return results
+    run = _decode(model, input_ids, pixel_values, image_features, config, seeds, tokenizer)
     while True:
         try:
             next(run)
         except StopIteration as end:
-            results: list[Generated] = end.value
-            return results
+            finished: list[Generated] = end.value
+            return finished
 
 
 def stream(
@@ -322,15 +259,44 @@ def stream(
     input_ids: Sequence[int],
     pixel_values: Tensor | None = None,
     config: GenerationConfig | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Generator[int, None, Generated]:
     """Yield the tokens of one prompt's answer as they come; `return` what `generate` gives."""
     config = config or GenerationConfig()
-    run = _decode(model, [input_ids], pixel_values, None, config, [config.seed])
+    run = _decode(model, [input_ids], pixel_values, None, config, [config.seed], tokenizer)
+    result = yield from _each(run, lambda news: news.token)
+    return result
+
+
+def stream_text(
+    model: VisionLanguageModel,
+    input_ids: Sequence[int],
+    pixel_values: Tensor | None = None,
+    config: GenerationConfig | None = None,
+    *,
+    tokenizer: Tokenizer,
+) -> Generator[str, None, Generated]:
+    """Yield the text of one prompt's answer in parts that are never taken back.
+
+    No part holds half a character or any of a stop string; joined they are the `text` of the
+    result, which is returned.
+    """
+    config = config or GenerationConfig()
+    run = _decode(model, [input_ids], pixel_values, None, config, [config.seed], tokenizer)
+    result = yield from _each(run, lambda news: news.text or None)
+    return result
+
+
+def _each(
+    run: Generator[list[_News], None, list[Generated]], look: Callable[[_News], _T | None]
+) -> Generator[_T, None, Generated]:
+    """Yield what `look` finds in the news of a single row; return its result."""
     while True:
         try:
-            (token,) = next(run)
+            (news,) = next(run)
         except StopIteration as end:
             result: Generated = end.value[0]
             return result
-        if token is not None:
-            yield token
+        found = look(news)
+        if found is not None:
+            yield found

@@ -1,38 +1,39 @@
-"""The model as a person uses it: a picture and perhaps a question go in, words come out.
+"""The model as a person uses it: pictures and questions go in, words come out.
 
-Every picture passes the privacy door; nothing of it is kept but the pixel values.
+Every picture passes the privacy door; nothing of it is kept but the pixel values. A published text
+model answers as well, only without pictures.
 """
 
+import dataclasses
 import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from PIL.Image import Exif, Image
 from torch import Tensor
 
-from mm.checkpoints import native
-from mm.errors import CheckpointError, ConfigError, UsageError
-from mm.generate import Generated, GenerationConfig, check_length, generate
-from mm.generate import stream as stream_tokens
+from mm.errors import UsageError
+from mm.folder import pick_device as pick_device
+from mm.folder import read_folder
+from mm.generate import Generated, GenerationConfig, check_length, generate, stream_text
 from mm.privacy.door import open_image
-from mm.text.chat import IMAGE_MARKER, Turn, encode_chat, stop_token_ids
-from mm.text.tokenizer import StreamDecoder, Tokenizer
+from mm.sampling import Decode
+from mm.text.answer import ParsedAnswer, parse_answer, parse_ids
+from mm.text.chat import IMAGE_MARKER, MessageLike, Tool, ToolCall, encode_chat, stop_token_ids
+from mm.text.tokenizer import Tokenizer
 from mm.vlm import VisionLanguageModel
 
-ASSETS = Path(__file__).with_name("assets")
-SHIPPED = "scenes-12m"
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 ORIENTATION_TAG = 0x0112
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Options(TypedDict, total=False):
-    """How to choose words; see `mm.generate.GenerationConfig`. Default: greedy."""
+    """How to choose words; see `mm.sampling.GenerationConfig`. Default: what the model's folder
+    says, else greedy. A temperature of 0 is greedy, whatever else the folder says."""
 
     max_new_tokens: int
     temperature: float
@@ -41,8 +42,12 @@ class Options(TypedDict, total=False):
     min_p: float
     repetition_penalty: float
     seed: int
+    stop_strings: Sequence[str]
+    prefill_chunk: int | None
+    decode: Decode
 
 
+Thinking = Literal["on", "off"]
 PictureLike = str | os.PathLike[str] | bytes | Image
 
 
@@ -53,10 +58,12 @@ class Request:
     Args:
         input_ids: the prompt, image placeholders included.
         pixel_values: float32 `[K, 3, S, S]`, or None without pictures.
+        tools: what the model may call.
     """
 
     input_ids: list[int]
     pixel_values: Tensor | None
+    tools: tuple[Tool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,12 +71,14 @@ class Answer:
     """What the model said.
 
     Args:
-        text: the answer.
+        text: the answer, without reasoning and tool calls.
         confidence: the probability that the model itself gives this whole answer: the product of
             its tokens' probabilities, the end included (not calibrated; long answers score lower).
         declined: the answer is the sentence by which this model says that it can't tell.
         tokens: how many tokens the answer took.
         complete: the model ended the answer itself, rather than being cut off.
+        reasoning: what a thinking model wrote before it answered.
+        tool_calls: the tools that it asks for.
     """
 
     text: str
@@ -77,34 +86,18 @@ class Answer:
     declined: bool
     tokens: int
     complete: bool
-
-
-def pick_device(name: str) -> torch.device:
-    """Turn "auto", "cpu", "cuda" or "cuda:N" into a device.
-
-    Raises:
-        UsageError: no such word, or no such GPU.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise UsageError(f"unknown device {name!r}; known: auto, cpu, cuda, cuda:N")
-    count = torch.cuda.device_count() if kind == "cuda" else 1
-    if count == 0:
-        raise UsageError(f"device {name!r} was asked for, but PyTorch sees no GPU: use 'cpu'")
-    if index and int(index) >= count:
-        raise UsageError(f"device {name!r} was asked for, but the last one is '{kind}:{count - 1}'")
-    return torch.device(name)
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class Model:
-    """A vision-language model with its tokenizer and its settings.
+    """A vision-language model, or a text model, with its tokenizer and its settings.
 
     Args:
         vlm: the model, on its device.
         tokenizer: its tokenizer.
-        config: the checkpoint's `config.json` (plain data).
+        config: the checkpoint's `config.json` (plain data). Read here are `chat` (`revision` and
+            `thinking`, see `mm.text.template`), `generation`, `task_prompts` and `decline`.
     """
 
     def __init__(
@@ -119,19 +112,7 @@ class Model:
         cls, path: str | os.PathLike[str] | None, device: str = "auto", dtype: str | None = None
     ) -> "Model":
         """Read a model's folder; arguments and errors as `mm.load`."""
-        if path is None:
-            path = ASSETS / SHIPPED
-            if not path.is_dir():
-                raise CheckpointError(
-                    f"the package's own model {SHIPPED} is missing from {ASSETS}: name a model's "
-                    "folder, or train one with `python scripts/train.py experiment=scenes`"
-                )
-        if dtype is not None and dtype not in DTYPES:
-            raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
-        place = pick_device(device)
-        default = torch.bfloat16 if place.type == "cuda" else torch.float32
-        loaded = native.load(path, device=place, dtype=DTYPES[dtype] if dtype else default)
-        return cls(loaded.model, loaded.tokenizer, loaded.config)
+        return cls(*read_folder(path, device, dtype))
 
     @property
     def device(self) -> torch.device:
@@ -150,18 +131,28 @@ class Model:
 
     def caption_prompt(self, lang: str = "en") -> str:
         """The request for a caption that this model was trained with."""
+        if not self.sees:
+            raise UsageError("this model reads text only, and captions no pictures: ask it instead")
         prompts = self.config.get("task_prompts", {}).get("caption", {})
         if lang not in prompts:
             known = ", ".join(prompts) or "none, so give a prompt"
             raise UsageError(f"no caption prompt for language {lang!r}; this model knows: {known}")
         return str(prompts[lang])
 
-    def prepare(self, image: PictureLike, prompt: str) -> Request:
+    @property
+    def sees(self) -> bool:
+        """Whether this model takes pictures."""
+        return self.vlm.sees
+
+    def prepare(
+        self, image: PictureLike | None, prompt: str, thinking: Thinking | None = None
+    ) -> Request:
         """Bring a picture through the door, and put a request about it next to it.
 
         Args:
-            image: a path, a file's bytes, or a PIL picture.
+            image: a path, a file's bytes, or a PIL picture; None asks without a picture.
             prompt: what a user typed.
+            thinking: as `prepare_turns`.
 
         Raises:
             mm.privacy.DoorError: it is no readable picture, or is too large.
@@ -171,26 +162,47 @@ class Model:
             raise UsageError('the question is empty: ask for something, as "What is this?"')
         if IMAGE_MARKER in prompt:
             raise UsageError(f"the question holds {IMAGE_MARKER}, which marks a picture: remove it")
-        return self.prepare_turns([("user", IMAGE_MARKER + prompt)], [image])
+        if image is None:
+            return self.prepare_turns([("user", prompt)], thinking=thinking)
+        return self.prepare_turns([("user", IMAGE_MARKER + prompt)], [image], thinking=thinking)
 
-    def prepare_turns(self, turns: Sequence[Turn], images: Sequence[PictureLike]) -> Request:
+    def prepare_turns(
+        self,
+        messages: Sequence[MessageLike],
+        images: Sequence[PictureLike] = (),
+        tools: Sequence[Tool] = (),
+        thinking: Thinking | None = None,
+    ) -> Request:
         """Bring a conversation and its pictures to the model's form.
 
         Args:
-            turns: (role, text) pairs, the last one the user's, with one `<image>` at the place of
-                each picture.
+            messages: (role, text) pairs or mappings with `role` and `content`, the last one the
+                user's, with one `<image>` at the place of each picture.
             images: the pictures, in order.
+            tools: definitions of what the model may call.
+            thinking: "on" or "off"; None is what the model does by default.
+
+        Raises:
+            mm.privacy.DoorError: a picture is not readable, or is too large.
+            UsageError: messages of no known form, markers and pictures that differ in number,
+                pictures for a text model, a chat longer than the model reads.
         """
+        if images and not self.sees:
+            raise UsageError("this model reads text only: ask it without a picture")
         pictures = [self._open(image) for image in images]
+        settings = self.config.get("chat", {})
         ids = encode_chat(
             self.tokenizer,
-            turns,
+            messages,
+            tools=tools,
             num_image_tokens=[self.vlm.num_image_tokens(p.height, p.width) for p in pictures],
-            thinking=self.config.get("chat", {}).get("thinking", "none"),
+            revision=settings.get("revision"),
+            thinking=thinking or settings.get("thinking", "none"),
             add_generation_prompt=True,
         ).input_ids
         check_length(self.vlm, ids)
-        return Request(ids, self.vlm.encoder.preprocess(pictures) if pictures else None)
+        pixel_values = self.vlm.encoder.preprocess(pictures) if pictures else None
+        return Request(ids, pixel_values, tuple(tools))
 
     def _open(self, image: PictureLike) -> Image:
         return open_image(_file_of(image) if isinstance(image, Image) else image)
@@ -232,6 +244,10 @@ class Model:
             prompt: another request than the one the model was trained with.
             stream: return the text in parts, as they come.
         """
+        if not self.sees:
+            raise UsageError(
+                "this model reads text only, and captions no pictures: use ask or chat"
+            )
         request = self.caption_prompt(lang) if prompt is None else prompt
         if stream:
             return self.stream(self.prepare(image, request), **options)
@@ -240,33 +256,85 @@ class Model:
     @overload
     def ask(
         self,
-        image: PictureLike,
-        question: str,
+        image: PictureLike | None = None,
+        question: str = "",
         *,
+        thinking: Thinking | None = None,
         stream: Literal[False] = False,
         **options: Unpack[Options],
     ) -> str: ...
     @overload
     def ask(
         self,
-        image: PictureLike,
-        question: str,
+        image: PictureLike | None = None,
+        question: str = "",
         *,
+        thinking: Thinking | None = None,
         stream: Literal[True],
         **options: Unpack[Options],
     ) -> Iterator[str]: ...
     def ask(
         self,
-        image: PictureLike,
-        question: str,
+        image: PictureLike | None = None,
+        question: str = "",
         *,
+        thinking: Thinking | None = None,
         stream: bool = False,
         **options: Unpack[Options],
     ) -> str | Iterator[str]:
-        """Answer a question about a picture; arguments as `caption`."""
+        """Answer a question, about a picture or without one.
+
+        Args:
+            image: a path, a file's bytes, or a PIL picture; None for a question alone.
+            question: what a user typed.
+            thinking: "on" or "off"; None is what the model does by default.
+            stream: return the text in parts, as they come, reasoning included.
+        """
+        request = self.prepare(image, question, thinking)
         if stream:
-            return self.stream(self.prepare(image, question), **options)
-        return self.answer(image, question, **options).text
+            return self.stream(request, **options)
+        return self.run([request], **options)[0].text
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[MessageLike],
+        images: Sequence[PictureLike] = (),
+        *,
+        tools: Sequence[Tool] = (),
+        thinking: Thinking | None = None,
+        stream: Literal[False] = False,
+        **options: Unpack[Options],
+    ) -> str: ...
+    @overload
+    def chat(
+        self,
+        messages: Sequence[MessageLike],
+        images: Sequence[PictureLike] = (),
+        *,
+        tools: Sequence[Tool] = (),
+        thinking: Thinking | None = None,
+        stream: Literal[True],
+        **options: Unpack[Options],
+    ) -> Iterator[str]: ...
+    def chat(
+        self,
+        messages: Sequence[MessageLike],
+        images: Sequence[PictureLike] = (),
+        *,
+        tools: Sequence[Tool] = (),
+        thinking: Thinking | None = None,
+        stream: bool = False,
+        **options: Unpack[Options],
+    ) -> str | Iterator[str]:
+        """Go on with a conversation; arguments as `prepare_turns` and `ask`.
+
+        For reasoning and tool calls apart from the text, give `prepare_turns`'s request to `run`.
+        """
+        request = self.prepare_turns(messages, images, tools, thinking)
+        if stream:
+            return self.stream(request, **options)
+        return self.run([request], **options)[0].text
 
     def caption_many(
         self,
@@ -281,13 +349,13 @@ class Model:
         answers = self.answer_many(images, [request] * len(images), batch_size, **options)
         return [answer.text for answer in answers]
 
-    def answer(self, image: PictureLike, prompt: str, **options: Unpack[Options]) -> Answer:
-        """Answer one request about one picture, with confidence."""
+    def answer(self, image: PictureLike | None, prompt: str, **options: Unpack[Options]) -> Answer:
+        """Answer one request about one picture (or none), with confidence."""
         return self.answer_many([image], [prompt], **options)[0]
 
     def answer_many(
         self,
-        images: Sequence[PictureLike],
+        images: Sequence[PictureLike | None],
         prompts: Sequence[str],
         batch_size: int | None = None,
         **options: Unpack[Options],
@@ -318,27 +386,26 @@ class Model:
                 [request.input_ids for request in requests],
                 torch.cat(pixels) if pixels else None,
                 self._generation(options),
+                tokenizer=self.tokenizer,
             )
         except torch.OutOfMemoryError:
             raise UsageError(
-                f"the GPU's memory is too small for {len(requests)} pictures at a time: "
+                f"the GPU's memory is too small for {len(requests)} "
+                f"{'pictures' if pixels else 'prompts'} at a time: "
                 "lower the batch size, or use device 'cpu'"
             ) from None
-        return [self._answer(row) for row in rows]
+        return [self._answer(*pair) for pair in zip(requests, rows, strict=True)]
 
     def stream(self, request: Request, **options: Unpack[Options]) -> Iterator[str]:
         """Answer one prepared request, in parts as they come."""
-        decoder = StreamDecoder(self.tokenizer)
         config = self._generation(options)
+        ids, pixels, words = request.input_ids, request.pixel_values, self.tokenizer
         started = False
-        for token in stream_tokens(self.vlm, request.input_ids, request.pixel_values, config):
-            part = decoder.push(token)
+        for part in stream_text(self.vlm, ids, pixels, config, tokenizer=words):
             part = part if started else part.lstrip()
             started = started or bool(part)
             if part:
                 yield part
-        if rest := decoder.flush():
-            yield rest
 
     @torch.no_grad()
     def logits(self, input_ids: Tensor, pixel_values: Tensor | None = None) -> Tensor:
@@ -349,21 +416,22 @@ class Model:
         return self.vlm.logits(hidden).float()
 
     def _generation(self, options: Options) -> GenerationConfig:
-        settings = self.config.get("generation", {})
-        stops = settings.get("eos_token_id")
+        settings = dict(self.config.get("generation", {}))
+        stops, num_beams = settings.pop("eos_token_id", None), settings.pop("num_beams", 1)
         if stops is None:
             stops = stop_token_ids(self.tokenizer)
-        values: dict[str, Any] = {"max_new_tokens": settings.get("max_new_tokens", 64), **options}
-        if not values.get("temperature"):
-            values["num_beams"] = settings.get("num_beams", 1)
-        return GenerationConfig(
+        values: dict[str, Any] = {"max_new_tokens": 64, **settings, **options}
+        values["stop_strings"] = tuple(values.get("stop_strings", ()))
+        config = GenerationConfig(
             stop_token_ids=tuple([stops] if isinstance(stops, int) else stops),
             num_valid_tokens=self.tokenizer.vocab_size,
             **values,
         )
+        return dataclasses.replace(config, num_beams=num_beams) if config.is_plain else config
 
-    def _answer(self, row: Generated) -> Answer:
-        text = self.tokenizer.decode(row.ids).strip()
+    def _answer(self, request: Request, row: Generated) -> Answer:
+        said = self._parsed(request, row)
+        text = said.content.strip()
         probs = row.token_probs + ([] if row.stop_prob is None else [row.stop_prob])
         return Answer(
             text=text,
@@ -371,7 +439,19 @@ class Model:
             declined=text in self.config.get("decline", {}).values(),
             tokens=len(row.ids),
             complete=row.finish_reason == "stop",
+            reasoning=said.reasoning,
+            tool_calls=said.tool_calls,
         )
+
+    def _parsed(self, request: Request, row: Generated) -> ParsedAnswer:
+        """Take an answer apart, if the model writes more than text."""
+        revision = self.config.get("chat", {}).get("revision")
+        text = row.text or ""
+        if revision is None:
+            return ParsedAnswer("", text)
+        if text != self.tokenizer.decode(row.ids):  # cut at a stop string
+            return parse_answer(text, revision, request.tools)
+        return parse_ids(self.tokenizer, row.ids, revision, request.tools)
 
 
 def _file_of(image: Image) -> bytes:

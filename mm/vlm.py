@@ -33,29 +33,31 @@ class Part:
 
 @dataclass(frozen=True)
 class VLMConfig:
-    """What `config.json` says about the model itself."""
+    """What `config.json` says about the model itself; a text-only one has a decoder alone."""
 
-    encoder: Part
-    projector: Part
     decoder: Part
-    image_token_id: int
+    encoder: Part | None = None
+    projector: Part | None = None
+    image_token_id: int | None = None
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> VLMConfig:
-        """Read the four entries out of a larger dict, such as a checkpoint's `config.json`."""
+        """Read the entries out of a larger dict, such as a checkpoint's `config.json`."""
         known = [field.name for field in dataclasses.fields(cls)]
+        if not set(config) & set(known[1:]):
+            known = known[:1]
         missing = [name for name in known if name not in config]
         if missing:
             raise ValueError(f"the model's config needs {', '.join(missing)}")
         parts = {}
-        for name in ("encoder", "projector", "decoder"):
+        for name in (name for name in known if name != "image_token_id"):
             entry = config[name]
             if not isinstance(entry, Mapping):
                 raise ValueError(f"{name} is {entry!r}; it must have a name and a config")
             entry = {**entry, "config": dict(entry.get("config", {}))}
             parts[name] = make_config(Part, entry, name)
-        token = config["image_token_id"]
-        if not isinstance(token, int) or isinstance(token, bool):
+        token = config["image_token_id"] if len(known) > 1 else None
+        if len(known) > 1 and (not isinstance(token, int) or isinstance(token, bool)):
             raise ValueError(f"image_token_id is {token!r}; it must be a whole number")
         return cls(**parts, image_token_id=token)
 
@@ -80,24 +82,44 @@ def merge(text: Tensor, image: Tensor, is_image: Tensor) -> Tensor:
 
 
 class VisionLanguageModel(nn.Module):
-    """An encoder and a projector turn pixels into tokens; a decoder reads them with the text."""
+    """An encoder and a projector turn pixels into tokens; a decoder reads them with the text.
+
+    With a decoder alone it is a text-only model: `sees` is False, and pictures are refused.
+    """
+
+    # Typed as if always there: who handles pictures has a model that sees them.
+    encoder: VisionEncoder
+    projector: Projector
 
     def __init__(
         self,
-        encoder: VisionEncoder,
-        projector: Projector,
+        encoder: VisionEncoder | None,
+        projector: Projector | None,
         decoder: Qwen3ForCausalLM,
-        image_token_id: int,
+        image_token_id: int | None,
     ) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.projector = projector
+        if not (encoder is None) == (projector is None) == (image_token_id is None):
+            raise ValueError(
+                "give an encoder, a projector and image_token_id together, or none of them"
+            )
+        self.encoder = encoder  # type: ignore[assignment]
+        self.projector = projector  # type: ignore[assignment]
         self.decoder = decoder
         self.image_token_id = image_token_id
+        self.engine: object = None  # the last one that `mm.steps` made to decode faster
+
+    @property
+    def sees(self) -> bool:
+        """Whether this model takes pictures."""
+        return self.image_token_id is not None
 
     @property
     def config(self) -> dict[str, Any]:
         """The plain data that `build` makes this model from: registered names and numbers."""
+        if not self.sees:
+            name, config = decoders.name_of(type(self.decoder)), self.decoder.config
+            return {"decoder": {"name": name, "config": dataclasses.asdict(config)}}
         parts = (
             ("encoder", encoders.name_of(type(self.encoder)), self.encoder.config),
             ("projector", projectors.name_of(type(self.projector)), self.projector.config),
@@ -111,8 +133,9 @@ class VisionLanguageModel(nn.Module):
 
     def init_weights(self, generator: torch.Generator) -> None:
         """Draw every parameter from `generator` alone, in a fixed order."""
-        self.encoder.init_weights(generator)
-        self.projector.init_weights(generator)
+        if self.sees:
+            self.encoder.init_weights(generator)
+            self.projector.init_weights(generator)
         self.decoder.init_weights(generator)
 
     def num_image_tokens(self, height: int, width: int) -> int:
@@ -120,26 +143,43 @@ class VisionLanguageModel(nn.Module):
         return self.projector.num_tokens(self.encoder.grid(height, width))
 
     def image_tokens(self, pixel_values: Tensor) -> Tensor:
-        """Map pixel values `[I, 3, S, S]` to image tokens `[I, M, D]`."""
+        """Map pixel values `[I, 3, S, S]` to image tokens `[I, M, D]`.
+
+        Raises:
+            ValueError: a text-only model.
+        """
+        if not self.sees:
+            raise ValueError("this model reads text only: leave the pictures out")
         grid = self.encoder.grid(pixel_values.shape[-2], pixel_values.shape[-1])
         return self.projector(self.encoder(pixel_values), grid)  # type: ignore[no-any-return]
 
     def embed(
-        self, input_ids: Tensor, image_features: Tensor | None = None, check: bool = True
+        self,
+        input_ids: Tensor,
+        image_features: Tensor | None = None,
+        check: bool = True,
+        pixel_values: Tensor | None = None,
     ) -> Tensor:
         """Embed tokens `[B, T]`, and put image features at their placeholders, row by row.
 
         Args:
             input_ids: `[B, T]`, with `image_token_id` where an image token belongs.
             image_features: `[K, M, D]`, in the order of the placeholders.
+            pixel_values: `[K, 3, S, S]` instead, which `image_tokens` makes the features of.
             check: compare the counts, which waits for the device; leave out only where the counts
                 are known to match, as in a compiled training step over checked data.
 
         Raises:
             ValueError: the placeholders and the image tokens differ in number, so that text would
-                be read as image or an image be left out.
+                be read as image or an image be left out; or both kinds of picture are given.
         """
+        if pixel_values is not None:
+            if image_features is not None:
+                raise ValueError("give pixel_values or image_features, not both")
+            image_features = self.image_tokens(pixel_values)
         text = self.decoder.model.embed_tokens(input_ids)
+        if self.image_token_id is None:
+            return text  # type: ignore[no-any-return]
         is_image = input_ids == self.image_token_id
         num_rows = 0 if image_features is None else image_features.shape[:2].numel()
         if check and int(is_image.sum()) != num_rows:
@@ -178,11 +218,7 @@ class VisionLanguageModel(nn.Module):
         Raises:
             ValueError: both `pixel_values` and `image_features`, or counts that differ.
         """
-        if pixel_values is not None:
-            if image_features is not None:
-                raise ValueError("give pixel_values or image_features, not both")
-            image_features = self.image_tokens(pixel_values)
-        embeds = self.embed(input_ids, image_features, check)
+        embeds = self.embed(input_ids, image_features, check, pixel_values)
         return self.decoder.hidden(
             inputs_embeds=embeds,
             position_ids=position_ids,
@@ -204,15 +240,17 @@ def build(config: Mapping[str, Any]) -> VisionLanguageModel:
 
     Args:
         config: `encoder`, `projector` and `decoder` with name and config, and `image_token_id`;
-            other keys are left to others.
+            or `decoder` alone for a text-only model. Other keys are left to others.
 
     Raises:
         ValueError: an unknown name or field, a bad value, or parts whose widths do not meet.
     """
     parsed = VLMConfig.from_dict(config)
+    decoder = decoders.build(parsed.decoder.name, parsed.decoder.config)
+    if parsed.encoder is None or parsed.projector is None or parsed.image_token_id is None:
+        return VisionLanguageModel(None, None, decoder, None)
     encoder = encoders.build(parsed.encoder.name, parsed.encoder.config)
     projector = projectors.build(parsed.projector.name, parsed.projector.config)
-    decoder = decoders.build(parsed.decoder.name, parsed.decoder.config)
     widths = (
         ("input_size", "the encoder's hidden_size", encoder.hidden_size),
         ("output_size", "the decoder's hidden_size", decoder.config.hidden_size),

@@ -1,4 +1,4 @@
-"""Answer a question about pictures: `python scripts/ask.py IMAGE... "QUESTION"`."""
+"""Answer a question, about pictures or alone: `python scripts/ask.py [IMAGE...] "QUESTION"`."""
 
 import argparse
 import os
@@ -6,9 +6,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mm.cli.answers import Record, answer_facts, answer_pictures
+from mm.cli.answers import Record, answer_facts, answer_pictures, answer_question
 from mm.cli.console import run
-from mm.cli.options import IMAGE_HELP, add_model_options, add_output_options, make_parser
+from mm.cli.options import (
+    IMAGE_HELP,
+    add_model_options,
+    add_output_options,
+    add_thinking_option,
+    make_parser,
+)
 from mm.cli.questions import answer_file
 
 if TYPE_CHECKING:
@@ -17,12 +23,13 @@ if TYPE_CHECKING:
 PROG = "ask.py"
 EXAMPLES = """\
   python scripts/ask.py photo.jpg "What is on the table?"
+  python scripts/ask.py "Why is the sky blue?" --model DIR --stream
   python scripts/ask.py --batch questions.jsonl --output answers.jsonl"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = make_parser(PROG, "Answer a question about each picture.", EXAMPLES)
-    parser.usage = f"{PROG} [options] IMAGE... QUESTION | --batch IN.jsonl --output OUT.jsonl"
+    parser = make_parser(PROG, "Answer a question about each picture, or alone.", EXAMPLES)
+    parser.usage = f"{PROG} [options] [IMAGE...] QUESTION | --batch IN.jsonl --output OUT.jsonl"
     parser.add_argument("images", metavar="IMAGE", nargs="*", help=IMAGE_HELP)
     parser.add_argument("question", metavar="QUESTION", nargs="?", help="comes last, in quotes")
     parser.add_argument("--lang", help="as for caption.py, but the question itself decides")
@@ -30,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--batch", metavar="IN.jsonl", help='lines of {"image": PATH, "question": TEXT}'
     )
     parser.add_argument("--output", metavar="OUT.jsonl", help="appended to; answered lines stay")
+    add_thinking_option(parser)
     add_output_options(parser)
     add_model_options(parser)
     args = parser.parse_intermixed_args(argv)
@@ -38,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.batch is not None and args.images:
         parser.error("give pictures and a question, or --batch, not both")
     if args.batch is None:
-        if len(args.images) < 2:
+        if len(args.images) < (2 if args.model is None else 1):
             parser.error('give at least one picture and a question: ask.py IMAGE... "QUESTION"')
         *args.images, args.question = args.images
         if os.path.exists(args.question):
@@ -49,9 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def ask(args: argparse.Namespace) -> int:
     import mm
 
-    model = mm.load(args.model, args.device)
+    model = mm.load(args.model, args.device, args.dtype)
     if args.batch is not None:
         return answer_file(model, args.batch, args.output, args, PROG)
+    if not args.images:
+        return answer_question(model, args.question, args, PROG)
 
     def record(path: str, answer: "Answer") -> Record:
         asked = {"path": path, "question": args.question, "answer": answer.text}

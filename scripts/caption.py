@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def caption(args: argparse.Namespace) -> int:
     import mm
 
-    model = mm.load(args.model, args.device)
+    model = mm.load(args.model, args.device, args.dtype)
     prompt = model.caption_prompt(args.lang) if args.prompt is None else args.prompt
 
     def record(path: str, answer: "Answer") -> Record:

@@ -25,6 +25,7 @@ SCRIPTS = python_files(ROOT, ["scripts"])
 LEAVES = {"errors", "registry"}  # standard library only; every part but privacy may import them
 MODELS = {"decoder", "encoders", "projectors"}
 ABOVE_DATA = MODELS | {"vlm", "text", "checkpoints", "generate", "privacy", "data", "model"}
+ABOVE_DATA |= {"folder", "sampling", "steps"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "registry": set(),
@@ -34,11 +35,14 @@ ALLOWED: dict[str, set[str]] = {
     "vlm": MODELS | LEAVES,
     "text": LEAVES,
     "checkpoints": MODELS | {"vlm", "text"} | LEAVES,
-    "generate": {"vlm", "text", "decoder"} | LEAVES,
-    "beam": {"generate", "vlm"} | LEAVES,
+    "sampling": LEAVES,
+    "steps": {"vlm", "decoder", "sampling"} | LEAVES,
+    "generate": {"vlm", "text", "sampling", "steps"} | LEAVES,
+    "beam": {"generate", "vlm", "sampling", "steps"} | LEAVES,
     "privacy": set(),
     "data": {"privacy", "text"} | LEAVES,
-    "model": MODELS | {"vlm", "text", "checkpoints", "generate", "privacy"} | LEAVES,
+    "folder": {"vlm", "text", "checkpoints"} | LEAVES,
+    "model": {"vlm", "text", "sampling", "generate", "folder", "privacy"} | LEAVES,
     "train": ABOVE_DATA | LEAVES,
     "evaluate": ABOVE_DATA | {"train"} | LEAVES,
     "explain": ABOVE_DATA | {"train", "evaluate"} | LEAVES,
@@ -56,6 +60,8 @@ LIBRARIES: dict[str, set[str]] = {
     "vlm": {"torch"},
     "text": {"tokenizers"},
     "checkpoints": {"torch", "safetensors", "numpy"},
+    "sampling": {"torch"},
+    "steps": {"torch"},
     "generate": {"torch"},
     "beam": {"torch"},
 }

@@ -6,8 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from mm.errors import ConfigError, UsageError
-from mm.generate import GenerationConfig, generate, sampling_probs, stream
+from mm.errors import NotFiniteError, UsageError
+from mm.generate import (
+    Generated,
+    GenerationConfig,
+    TextStream,
+    generate,
+    sampling_probs,
+    stream,
+    stream_text,
+)
+from mm.text.tokenizer import Tokenizer
 from mm.vlm import VisionLanguageModel
 from tests import tiny_model
 from tests.tiny_model import NUM_IMAGE_TOKENS, PADDING_ROWS, pixels
@@ -154,53 +163,6 @@ def test_sampling_follows_the_models_distribution(vlm: VisionLanguageModel) -> N
     assert float((counts - expected).abs().sum() / 2) < 0.06
 
 
-LOGITS = torch.tensor([[0.0, 3.0, 1.0, 2.0, -torch.inf]])
-PROBS = LOGITS.softmax(-1)[0].tolist()  # of ids 1, 3, 2, 0: 0.644, 0.237, 0.087, 0.032
-
-
-def shares(kept: list[int], probs: list[float] = PROBS) -> list[float]:
-    total = sum(probs[i] for i in kept)
-    return [probs[i] / total if i in kept else 0.0 for i in range(len(probs))]
-
-
-@pytest.mark.parametrize(
-    ("rules", "expected"),
-    [
-        ({}, PROBS),
-        ({"temperature": 2.0}, (LOGITS / 2).softmax(-1)[0].tolist()),
-        ({"top_k": 2}, shares([1, 3])),
-        ({"top_k": 99}, PROBS),
-        ({"top_p": 0.5}, shares([1])),
-        ({"top_p": 0.65}, shares([1, 3])),  # id 3 crosses the threshold and stays
-        ({"top_p": 0.89}, shares([1, 3, 2])),
-        ({"min_p": 0.1}, shares([1, 3, 2])),
-        ({"min_p": 0.2}, shares([1, 3])),
-        ({"min_p": 1.0}, shares([1])),
-        # After top-k the rest is renormalised, so that id 1 alone reaches 0.73 of top_p.
-        ({"top_k": 2, "top_p": 0.7}, shares([1])),
-        ({"top_k": 3, "top_p": 0.7}, shares([1, 3])),
-    ],
-)
-def test_sampling_rules_on_fixed_logits(rules: dict[str, float], expected: list[float]) -> None:
-    config = GenerationConfig(**{"temperature": 1.0, **rules})  # type: ignore[arg-type]
-    assert sampling_probs(LOGITS.clone(), config)[0].tolist() == pytest.approx(expected, abs=1e-6)
-
-
-def test_sampling_rules_equal_transformers() -> None:
-    transformers = pytest.importorskip("transformers")
-    logits = torch.empty(4, 50).normal_(generator=torch.Generator().manual_seed(0)) * 3
-    config = GenerationConfig(temperature=0.7, top_k=20, top_p=0.8, min_p=0.05)
-    scores = logits.clone()
-    for rule in (
-        transformers.TemperatureLogitsWarper(0.7),
-        transformers.TopKLogitsWarper(20),
-        transformers.TopPLogitsWarper(0.8),
-        transformers.MinPLogitsWarper(0.05),
-    ):
-        scores = rule(None, scores)
-    torch.testing.assert_close(sampling_probs(logits, config), scores.softmax(-1))
-
-
 def test_repetition_penalty_equals_its_definition(vlm: VisionLanguageModel) -> None:
     penalised = dataclasses.replace(GREEDY, repetition_penalty=1.7)
     (row,) = generate(vlm, [PROMPTS[0]], pixels(1), penalised)
@@ -223,6 +185,182 @@ def test_a_long_neighbour_does_not_cut_a_row_short() -> None:
     assert {row.finish_reason for row in rows} == {"length"}
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_64_greedy_tokens_are_those_of_transformers(tied: bool) -> None:
+    """Alone and in a padded batch, on a decoder without encoder or projector."""
+    transformers = pytest.importorskip("transformers")
+    decoder = tiny_model.model(seed=2, tie_word_embeddings=tied).decoder
+    sizes = dataclasses.asdict(decoder.config)
+    reference = transformers.Qwen3ForCausalLM(
+        transformers.Qwen3Config(
+            **{name: value for name, value in sizes.items() if value is not None},
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+    ).eval()
+    missing = reference.load_state_dict(decoder.state_dict(), strict=False)
+    assert not missing.missing_keys and not missing.unexpected_keys
+    model = VisionLanguageModel(None, None, decoder, None)
+    prompts = [[3, 14, 15, 92, 65], [35], [8, 9, 79, 32, 38, 46, 264]]
+    rows = generate(model, prompts, config=GenerationConfig(max_new_tokens=64))
+    for prompt, row in zip(prompts, rows, strict=True):
+        out = reference.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=64,
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        best = torch.cat(out.scores).topk(2).values
+        assert float((best[:, 0] - best[:, 1]).min()) > 1e-4  # else a near tie would decide
+        expected = out.sequences[0, len(prompt) :].tolist()
+        assert len(set(expected)) > 5
+        assert row.ids == expected
+        (alone,) = generate(model, [prompt], config=GenerationConfig(max_new_tokens=64))
+        assert alone.ids == expected
+    with pytest.raises(ValueError, match="reads text only"):
+        generate(model, prompts[:1], pixels(1))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5, 100])
+def test_prompts_in_chunks_are_read_as_whole(vlm: VisionLanguageModel, chunk: int) -> None:
+    """Pictures are cut anywhere, and rows that are padded have chunks of padding alone."""
+    prompts = [*PROMPTS, [80]]
+    for config in (GREEDY, SAMPLED, dataclasses.replace(GREEDY, num_beams=2)):
+        whole = generate(vlm, prompts, pixels(3), config)
+        parts = generate(vlm, prompts, pixels(3), dataclasses.replace(config, prefill_chunk=chunk))
+        for a, b in zip(whole, parts, strict=True):
+            assert a.ids == b.ids
+            assert a.token_probs == pytest.approx(b.token_probs, rel=1e-4, abs=1e-6)
+
+
+def test_numbers_that_are_not_finite_stop_with_what_to_do() -> None:
+    broken = tiny_model.model()
+    with torch.no_grad():
+        broken.decoder.lm_head.weight[3] = torch.nan
+    for config in (GREEDY, SAMPLED, dataclasses.replace(GREEDY, num_beams=2)):
+        with pytest.raises(NotFiniteError, match="NaN or infinity: use dtype 'bfloat16'"):
+            generate(broken, PROMPTS, pixels(3), config)
+    with pytest.raises(NotFiniteError):
+        list(stream(broken, PROMPTS[0], pixels(1), GREEDY))
+
+
+# --- Text: whole characters, and stop strings ---------------------------------------------------
+
+TEXT = "Das ist 한국어 👩‍👩‍👧 문장, naïve — café\n끝."
+
+
+def bytewise(text: str) -> list[int]:
+    """Ids of one byte each, so that letters come in up to four parts."""
+    words = tiny_model.tokenizer()
+    of_byte = {words.token_bytes(index): index for index in range(words.vocab_size)}
+    return [of_byte[bytes([byte])] for byte in text.encode()]
+
+
+def pushed(text: str, *stops: str) -> tuple[list[str], TextStream]:
+    out = TextStream(tiny_model.tokenizer(), stops)
+    parts = [out.push(token) for token in bytewise(text)]
+    return [*parts, out.flush()], out
+
+
+def test_streamed_text_never_holds_half_a_character() -> None:
+    parts, out = pushed(TEXT)
+    assert "".join(parts) == out.text == TEXT
+    assert "\ufffd" not in "".join(parts)
+    assert [part for part in parts if part] == list(TEXT)  # each letter as soon as it is whole
+    parts, _ = pushed("가")
+    out = TextStream(tiny_model.tokenizer())
+    assert [out.push(token) for token in bytewise("가")[:2]] == ["", ""]
+    assert out.flush() == "\ufffd"  # ended inside a letter
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "expected"),
+    [
+        ("one two three", ["two"], "one "),
+        ("one two three", ["three", "two"], "one "),
+        ("one two three", ["four"], "one two three"),
+        ("one twotwo", ["twotwo", "two"], "one "),
+        ("aab", ["ab"], "a"),
+        ("aaab", ["aab"], "a"),
+        ("abcabd", ["abd"], "abc"),
+        ("abc", ["abc", "b"], "a"),  # the first to be complete
+        ("abc", ["bc", "abc"], ""),  # both at once: the longer
+        ("끝났습니다", ["났"], "끝"),
+        ("👩‍👧!", ["👧"], "👩‍"),
+        ("stop", ["stop"], ""),
+        ("sto", ["stop"], "sto"),  # held back, and given out in the end
+    ],
+)
+def test_stop_strings_cut_the_text_and_are_never_half_emitted(
+    text: str, stops: list[str], expected: str
+) -> None:
+    parts, out = pushed(text, *stops)
+    assert "".join(parts) == out.text == expected
+    assert out.stopped == (expected != text)
+    whole = TextStream(tiny_model.tokenizer(), stops)
+    words = tiny_model.tokenizer()
+    for token in words.encode(text):
+        whole.push(token)
+    whole.flush()
+    assert whole.text == expected  # however the text falls into tokens
+
+
+def test_text_in_front_of_a_stop_string_is_not_held_longer_than_needed() -> None:
+    out = TextStream(tiny_model.tokenizer(), ["\nUser:"])
+    said = [out.push(token) for token in bytewise("a\nUsual")]
+    assert said == ["a", "", "", "", "\nUsu", "a", "l"]
+
+
+def speaking(
+    vlm: VisionLanguageModel, config: GenerationConfig, words: Tokenizer
+) -> tuple[list[str], Generated]:
+    run = stream_text(vlm, PROMPTS[0], pixels(1), config, tokenizer=words)
+    parts = []
+    while True:
+        try:
+            parts.append(next(run))
+        except StopIteration as end:
+            return parts, end.value
+
+
+def test_stop_strings_end_a_row_alone_in_a_batch_and_streamed(vlm: VisionLanguageModel) -> None:
+    words = tiny_model.tokenizer()
+    config = dataclasses.replace(SAMPLED, max_new_tokens=30)
+    plain = generate(vlm, PROMPTS, pixels(3), config, [0, 1, 2], tokenizer=words)
+    text = plain[0].text
+    assert text is not None and text == words.decode(plain[0].ids)
+    middle = next(  # letters of row 0 that no other row says
+        text[i : i + 3]
+        for i in range(8, len(text))
+        if text.index(text[i : i + 3]) == i
+        and all(text[i : i + 3] not in (row.text or "") for row in plain[1:])
+    )
+    stopping = dataclasses.replace(config, stop_strings=(middle,), seed=0)
+    rows = generate(vlm, PROMPTS, pixels(3), stopping, [0, 1, 2], tokenizer=words)
+    assert rows[0].text == text[: text.index(middle)]
+    assert rows[0].finish_reason == "stop" and rows[0].stop_prob is None
+    assert rows[0].ids == plain[0].ids[: len(rows[0].ids)]
+    assert middle in words.decode(rows[0].ids)
+    assert middle not in words.decode(rows[0].ids[:-1])
+    assert rows[1:] == plain[1:]
+    parts, streamed = speaking(vlm, stopping, words)
+    assert "".join(parts) == rows[0].text
+    assert streamed.ids == rows[0].ids and streamed.text == rows[0].text
+    with pytest.raises(ValueError, match="give the tokenizer too"):
+        generate(vlm, PROMPTS, pixels(3), stopping)
+
+
+def test_streamed_text_is_the_text(vlm: VisionLanguageModel) -> None:
+    words = tiny_model.tokenizer()
+    for config in (GREEDY, SAMPLED, dataclasses.replace(SAMPLED, max_new_tokens=40)):
+        parts, streamed = speaking(vlm, config, words)
+        (whole,) = generate(vlm, PROMPTS[:1], pixels(1), config, tokenizer=words)
+        assert "".join(parts) == whole.text == words.decode(whole.ids)
+        assert streamed == whole
+
+
 def test_prompts_that_cannot_be_read_are_refused() -> None:
     vlm = tiny_model.model(max_position_embeddings=20)
     for prompt in ([], list(range(20))):
@@ -236,25 +374,6 @@ def test_prompts_that_cannot_be_read_are_refused() -> None:
 def test_placeholders_and_pictures_must_match(vlm: VisionLanguageModel) -> None:
     with pytest.raises(ValueError, match="placeholders"):
         generate(vlm, PROMPTS[:1], pixels(2), GREEDY)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("max_new_tokens", 0),
-        ("temperature", -0.1),
-        ("temperature", float("nan")),
-        ("top_k", -1),
-        ("top_p", 0.0),
-        ("top_p", 1.5),
-        ("min_p", 2.0),
-        ("repetition_penalty", 0.0),
-        ("seed", -1),
-    ],
-)
-def test_values_out_of_range_are_named(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=rf"^{name} is .*; it must be"):
-        GenerationConfig(**{name: value})  # type: ignore[arg-type]
 
 
 def test_bfloat16_and_autocast_run(vlm: VisionLanguageModel) -> None:

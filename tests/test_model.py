@@ -12,9 +12,11 @@ from PIL import Image
 
 import mm
 from mm.errors import CheckpointError, ConfigError, UsageError
-from mm.generate import generate
-from mm.model import Model, pick_device
+from mm.folder import pick_device
+from mm.generate import Generated, GenerationConfig, generate
+from mm.model import Answer, Model, Request, Thinking
 from mm.privacy import DoorError
+from mm.text.chat import Tool, ToolCall
 from tests import tiny_model
 
 
@@ -205,7 +207,7 @@ def test_loaded_is_saved(model: Model, tmp_path: Path) -> None:
 def test_without_the_shipped_model_loading_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("mm.model.ASSETS", tmp_path)
+    monkeypatch.setattr("mm.folder.ASSETS", tmp_path)
     with pytest.raises(CheckpointError, match="scenes-12m is missing .*train.py experiment=scenes"):
         mm.load()
 
@@ -224,9 +226,107 @@ def test_subpackages_are_reached_from_mm() -> None:
 def test_a_gpu_that_is_too_small_says_what_to_lower(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_small(*_: object) -> None:
+    def too_small(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr("mm.model.generate", too_small)
     with pytest.raises(UsageError, match="too small for 2 pictures .* lower the batch size"):
         model.caption_many([drawing(), drawing()])
+
+
+# --- Text alone ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("text") / "model"
+    sampling = {"do_sample": True, "temperature": 0.8, "top_k": 20, "top_p": 0.9}
+    return mm.load(tiny_model.save_text(folder, **sampling), device="cpu")
+
+
+def test_a_published_text_model_answers_as_its_folder_says(text_model: Model) -> None:
+    config = text_model._generation({})
+    stops = [text_model.tokenizer.token_id(name) for name in ("<|im_end|>", "<|endoftext|>")]
+    assert config == GenerationConfig(
+        max_new_tokens=2048,
+        temperature=0.8,
+        top_k=20,
+        top_p=0.9,
+        stop_token_ids=tuple(stops),
+        num_valid_tokens=text_model.tokenizer.vocab_size,
+    )
+    changed = text_model._generation({"temperature": 0, "stop_strings": ["a"], "top_k": 5})
+    assert (changed.temperature, changed.top_k, changed.stop_strings) == (0, 5, ("a",))
+    assert not text_model.sees and text_model.languages == []
+    short = {"max_new_tokens": 12, "seed": 3}
+    said = text_model.ask(question="how many cups?", **short)  # type: ignore[call-overload]
+    assert said and said == text_model.chat([("user", "how many cups?")], **short)  # type: ignore[call-overload]
+    parts = list(text_model.ask(question="how many cups?", stream=True, **short))  # type: ignore[call-overload]
+    assert len(parts) > 1 and "".join(parts).strip() == said
+    assert said != text_model.ask(question="how many cups?", max_new_tokens=12, seed=4)
+    answers = text_model.answer_many([None] * 2, ["how many cups?", "why?"], **short)  # type: ignore[arg-type]
+    assert answers[0].text == said
+    logits = text_model.logits(torch.tensor([[1, 2, 3]]))
+    with torch.no_grad():
+        assert torch.equal(logits, text_model.vlm.decoder(torch.tensor([[1, 2, 3]])))
+
+
+def test_pictures_are_refused_by_a_text_model(text_model: Model) -> None:
+    for ask in (text_model.ask, text_model.caption):
+        with pytest.raises(UsageError, match="reads text only"):
+            ask(drawing(), "what?")
+    with pytest.raises(UsageError, match="reads text only"):
+        text_model.caption(drawing(), prompt="what?")
+    with pytest.raises(UsageError, match="question is empty"):
+        text_model.ask(question=" ")
+    with pytest.raises(UsageError, match="there are no messages"):
+        text_model.chat([])
+
+
+def test_thinking_can_be_turned_off_and_history_has_none(text_model: Model) -> None:
+    words = text_model.tokenizer
+    think = words.token_id("<think>")
+
+    def prompt(thinking: Thinking | None) -> list[int]:
+        return text_model.prepare(None, "why?", thinking).input_ids
+
+    assert prompt(None) == prompt("on")
+    assert think not in prompt("on")
+    empty = words.encode("<think>\n\n</think>\n\n", allow_special=True)
+    assert prompt("off") == prompt("on") + empty
+    said = "<think>\nlong thoughts\n</think>\n\nyes"
+    messages = [("user", "a"), ("assistant", said), ("user", "b")]
+    assert words.encode("long")[0] not in text_model.prepare_turns(messages).input_ids
+
+
+def test_an_answer_is_taken_apart(text_model: Model) -> None:
+    words = text_model.tokenizer
+
+    def said(text: str, tools: tuple[Tool, ...] = ()) -> Answer:
+        ids = words.encode(text, allow_special=True)
+        row = Generated(ids, [0.5] * len(ids), 0.5, "stop", words.decode(ids))
+        return text_model._answer(Request([1], None, tools), row)
+
+    thought = said("<think>\nhm\n</think>\n\n3 cups")
+    assert (thought.reasoning, thought.text) == ("hm", "3 cups")
+    assert thought.confidence == pytest.approx(0.5 ** (thought.tokens + 1))
+    cut = said("<think>\nhm, I")
+    assert (cut.reasoning, cut.text) == ("", "<think>\nhm, I")
+    call = said('<tool_call>\n{"name": "count", "arguments": {"of": "cups"}}\n</tool_call>')
+    assert call.text == "" and call.tool_calls == (ToolCall("count", {"of": "cups"}),)
+    ids = words.encode("<think>\nhm\n</think>\n\nyes no", allow_special=True)
+    stopped = Generated(ids, [0.5] * len(ids), None, "stop", "<think>\nhm\n</think>\n\nyes")
+    assert text_model._answer(Request([1], None), stopped).text == "yes"
+
+
+def test_stop_strings_need_no_beams_and_cut_the_answer(model: Model) -> None:
+    searching = Model(model.vlm, model.tokenizer, {"generation": {"num_beams": 3}})
+    assert searching._generation({}).num_beams == 3
+    assert searching._generation({"stop_strings": ["x"]}).num_beams == 1
+    assert searching._generation({"repetition_penalty": 1.1}).num_beams == 1
+    whole = model.ask(drawing(), "what?", max_new_tokens=10)
+    stop = whole[len(whole) // 2 :][:2]
+    cut = model.ask(drawing(), "what?", max_new_tokens=10, stop_strings=[stop])
+    assert cut == whole[: whole.index(stop)].strip()
+    parts = model.ask(drawing(), "what?", stream=True, max_new_tokens=10, stop_strings=[stop])
+    assert "".join(parts).strip() == cut

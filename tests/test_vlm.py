@@ -173,8 +173,26 @@ def test_state_dict_keys_are_the_stored_ones(tiny_vlm):
 def test_config_that_makes_no_model_is_refused(tiny_vlm, change, message):
     with pytest.raises(ValueError, match=message):
         vlm.build({**tiny_vlm.config, **change})
-    with pytest.raises(ValueError, match="needs encoder, projector, decoder, image_token_id"):
+    with pytest.raises(ValueError, match="needs decoder"):
         vlm.build({})
+    with pytest.raises(ValueError, match="needs decoder, projector, image_token_id"):
+        vlm.build({"encoder": tiny_vlm.config["encoder"]})
+
+
+@torch.no_grad()
+def test_a_decoder_alone_is_a_text_only_model(tiny_decoder, ids, pixels):
+    text_only = vlm.VisionLanguageModel(None, None, tiny_decoder, None).eval()
+    assert not text_only.sees
+    assert list(text_only.config) == ["decoder"]
+    assert torch.equal(text_only(ids), tiny_decoder(ids))
+    again = vlm.build(text_only.config)
+    again.init_weights(torch.Generator().manual_seed(0))
+    again.load_state_dict(text_only.state_dict(), strict=True)
+    assert torch.equal(again(ids), text_only(ids))
+    with pytest.raises(ValueError, match="reads text only: leave the pictures out"):
+        text_only(ids, pixels)
+    with pytest.raises(ValueError, match="together, or none"):
+        vlm.VisionLanguageModel(None, None, tiny_decoder, 7)
 
 
 def yaml_files(group: str) -> list[str]:

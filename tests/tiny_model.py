@@ -1,6 +1,7 @@
 """A tiny random model made of the real parts, and the folder it is saved in."""
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -90,4 +91,33 @@ def save(directory: Path, vlm: VisionLanguageModel | None = None, **extra: Any) 
     native.save(
         vlm or model(), tokenizer(), directory, card="A random model.", extra={**EXTRA, **extra}
     )
+    return directory
+
+
+# What tells the published chat templates apart, without the rest of them.
+TEMPLATES = {
+    "qwen3": "{{- '<|im_start|>assistant\\n' }}{%- if enable_thinking is false %}{%- endif %}",
+    "instruct-2507": "{{- '<|im_start|>assistant\\n' }}",
+}
+
+
+def save_text(
+    directory: Path,
+    vlm: VisionLanguageModel | None = None,
+    revision: str = "qwen3",
+    **generation: Any,
+) -> Path:
+    """Save the decoder alone, in the published layout of a text model."""
+    from mm.checkpoints.qwen3 import save_qwen3
+
+    words = tokenizer()
+    stops = [words.token_id("<|im_end|>"), words.token_id("<|endoftext|>")]
+    files = {
+        "tokenizer.json": words.to_json(),
+        "generation_config.json": json.dumps({"eos_token_id": stops, **generation}),
+        "tokenizer_config.json": json.dumps({"chat_template": TEMPLATES[revision]}),
+    }
+    encoded = {name: text.encode() for name, text in files.items()}
+    decoder = (vlm or model()).decoder
+    save_qwen3(decoder, directory, files=encoded, token_ids={"eos_token_id": stops[0]})
     return directory

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mm.cli.console import Console, printable
+from mm.cli.console import Console, printable, readable
 from mm.cli.inputs import Source, find_pictures
 from mm.cli.options import generation_options
 from mm.errors import UsageError
@@ -59,12 +59,31 @@ def answer_all(
 
 def answer_facts(answer: "Answer") -> Record:
     """What `--json` says about every answer, besides its text."""
-    return {
+    facts: Record = {
         "confidence": round(answer.confidence, 4),
         "declined": answer.declined,
         "tokens": answer.tokens,
         "complete": answer.complete,
     }
+    return {**facts, "reasoning": answer.reasoning} if answer.reasoning else facts
+
+
+def answer_question(model: "Model", question: str, args: argparse.Namespace, prog: str) -> int:
+    """Answer a question without a picture, and print; returns the exit status."""
+    console = Console(prog, 1)
+    request = model.prepare(None, question, args.thinking)
+    if args.stream:
+        for part in model.stream(request, **generation_options(args)):
+            print(readable(part), end="", flush=True)
+        print(flush=True)
+        return console.close()
+    (answer,) = model.run([request], **generation_options(args))
+    if args.json:
+        row = {"question": question, "answer": answer.text, **answer_facts(answer)}
+        console.result(json.dumps(row, ensure_ascii=False))
+    else:
+        console.result(readable(answer.text))
+    return console.close()
 
 
 def answer_pictures(

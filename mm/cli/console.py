@@ -21,6 +21,11 @@ def printable(text: str, longest: int | None = None) -> str:
     return line
 
 
+def readable(text: str) -> str:
+    """Text with its line breaks and tabs, and without other control characters."""
+    return "".join(c if c in "\n\t" else printable(c) for c in text)
+
+
 class Console:
     """Lines of results and problems, and a progress bar below them if there is a terminal.
 

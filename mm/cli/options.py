@@ -6,6 +6,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mm.model import Options
 
+# Of `mm.model.Options`, those that can be given here.
+OPTIONS = (
+    "max_new_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "seed",
+    "stop_strings",
+    "decode",
+)
 IMAGE_HELP = "file, folder (its pictures, found by content), pattern, or - for paths on stdin"
 
 
@@ -24,10 +36,26 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Options of every script that runs a model."""
     add = parser.add_argument_group("model").add_argument
     add("--model", metavar="DIR", help="a model's folder (default: the one in the package)")
-    add("--max-new-tokens", type=int, metavar="N", help="longest answer, in tokens")
-    add("--temperature", type=float, metavar="X", help="0 is the likeliest answer (default: 0)")
-    add("--seed", type=int, metavar="N", help="of sampling, with a temperature (default: 0)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add("--dtype", help="float32, bfloat16 or float16 (default: bfloat16 on a GPU, else float32)")
+    add("--decode", help="auto, eager, compiled or fused: how tokens are computed (default: auto)")
+    group = parser.add_argument_group("answers", "By default as the model's folder says.")
+    add = group.add_argument
+    add("--max-new-tokens", type=int, metavar="N", help="longest answer, in tokens")
+    add("--temperature", type=float, metavar="X", help="0 is the likeliest answer")
+    add("--top-k", type=int, metavar="N", help="sample among the N likeliest tokens; 0 is all")
+    add("--top-p", type=float, metavar="X", help="sample among tokens that together reach X")
+    add("--min-p", type=float, metavar="X", help="leave out tokens below X times the likeliest")
+    add("--repetition-penalty", type=float, metavar="X", help="above 1: repeat less")
+    add("--seed", type=int, metavar="N", help="of sampling (default: 0)")
+    add("--stop", action="append", metavar="TEXT", help="end in front of TEXT; may be repeated")
+
+
+def add_thinking_option(parser: argparse.ArgumentParser) -> None:
+    """For scripts that talk with models that may think first."""
+    parser.add_argument(
+        "--thinking", choices=("on", "off"), help="let the model think before it answers, or not"
+    )
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +78,7 @@ def positive(text: str) -> int:
 
 def generation_options(args: argparse.Namespace) -> "Options":
     """The options that were given, for `mm.model.Model`."""
-    names = ("max_new_tokens", "temperature", "seed")
-    given: Any = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    named = {**vars(args), "stop_strings": args.stop}
+    given: Any = {name: named[name] for name in OPTIONS if named[name] is not None}
     options: Options = given
     return options

@@ -81,3 +81,60 @@ class KVCache:
     def reset(self) -> None:
         """Forget all tokens; the memory is used again."""
         self.length = 0
+
+
+class StaticCache(KVCache):
+    """A cache whose every step has the same shapes and addresses, for a compiled decode step.
+
+    `update` returns all `max_length` slots, and `length` is a tensor on the device, so that
+    nothing in a step depends on a number that Python knows. The caller therefore gives positions
+    and a mask (slots up to and with `length` for the new token), and sees to it that the tokens
+    fit: a device can't raise.
+
+    Args: as `KVCache`.
+    """
+
+    def __init__(
+        self,
+        config: CacheShape,
+        batch_size: int,
+        max_length: int,
+        device: torch.device | str,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__(config, batch_size, max_length, device, dtype)
+        self.length: Tensor = torch.zeros(1, dtype=torch.long, device=device)  # type: ignore[assignment]
+
+    def update(self, layer_idx: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write a layer's new keys and values `[B, K, T, Dh]`; return `[B, K, max_length, Dh]`."""
+        keys, values = self.keys[layer_idx], self.values[layer_idx]
+        slots = self.length + torch.arange(k.shape[2], device=self.length.device)
+        keys[:, :, slots] = k.to(keys.dtype)
+        values[:, :, slots] = v.to(values.dtype)
+        return keys, values
+
+    def load(self, cache: KVCache) -> None:
+        """Take over what another cache of as many rows has read.
+
+        Raises:
+            ValueError: it holds more tokens than fit, or other rows.
+        """
+        rows = cache.keys[0].shape[0]
+        if cache.length > self.max_length or rows != self.keys[0].shape[0]:
+            raise ValueError(
+                f"{rows} rows of {cache.length} tokens do not fit into a cache of"
+                f" {self.keys[0].shape[0]} rows of {self.max_length}: make it larger"
+            )
+        for ours, theirs in ((self.keys, cache.keys), (self.values, cache.values)):
+            for mine, other in zip(ours, theirs, strict=True):
+                mine[:, :, : cache.length] = other[:, :, : cache.length]
+        self.length.fill_(cache.length)
+
+    def reorder(self, rows: Tensor) -> None:
+        """Make the rows those of the given numbers `[B]`, in place: as many as before."""
+        for tensor in (*self.keys, *self.values):
+            tensor.copy_(tensor[rows])
+
+    def reset(self) -> None:
+        """Forget all tokens; the memory is used again."""
+        self.length.zero_()

@@ -172,7 +172,7 @@ def test_nothing_on_stdin_is_nothing_to_do(
 def test_the_shipped_model_is_the_default(
     album: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("mm.model.ASSETS", tmp_path)
+    monkeypatch.setattr("mm.folder.ASSETS", tmp_path)
     assert caption.main([str(album / "a.png")]) == 2
     assert "scenes-12m is missing" in capsys.readouterr().err
     tiny_model.save(tmp_path / "scenes-12m")

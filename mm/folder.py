@@ -1,0 +1,75 @@
+"""From a folder to a model that is ready to use: mm's own checkpoints and published text models."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mm.checkpoints import native
+from mm.checkpoints.published import format_of
+from mm.checkpoints.qwen3 import load_text
+from mm.errors import CheckpointError, ConfigError, UsageError
+from mm.text.tokenizer import Tokenizer
+from mm.vlm import VisionLanguageModel
+
+ASSETS = Path(__file__).with_name("assets")
+SHIPPED = "scenes-12m"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TEXT_TOKENS = 2048  # of a text model's answer at most, if its folder doesn't say
+
+Ready = tuple[VisionLanguageModel, Tokenizer, dict[str, Any]]  # the last is `config.json`
+
+
+def read_folder(path: str | os.PathLike[str] | None, device: str, dtype: str | None) -> Ready:
+    """Read a model, its tokenizer and its settings; arguments and errors as `mm.load`."""
+    if path is None:
+        path = ASSETS / SHIPPED
+        if not path.is_dir():
+            raise CheckpointError(
+                f"the package's own model {SHIPPED} is missing from {ASSETS}: name a model's "
+                "folder, or train one with `python scripts/train.py experiment=scenes`"
+            )
+    if dtype is not None and dtype not in DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+    place = pick_device(device)
+    default = torch.bfloat16 if place.type == "cuda" else torch.float32
+    numbers = DTYPES[dtype] if dtype else default
+    try:
+        if format_of(path) == "text":
+            return _read_text(path, place, numbers)
+        loaded = native.load(path, device=place, dtype=numbers)
+    except torch.OutOfMemoryError:
+        raise UsageError(
+            f"the GPU's memory is too small for the model in {os.fspath(path)}: use device 'cpu',"
+            " or a smaller model"
+        ) from None
+    return loaded.model, loaded.tokenizer, loaded.config
+
+
+def _read_text(path: str | os.PathLike[str], device: torch.device, dtype: torch.dtype) -> Ready:
+    loaded = load_text(path, device, dtype)
+    config = {
+        "chat": {"revision": loaded.chat_revision},
+        "generation": {"max_new_tokens": TEXT_TOKENS, **loaded.generation},
+    }
+    return VisionLanguageModel(None, None, loaded.decoder, None), loaded.tokenizer, config
+
+
+def pick_device(name: str) -> torch.device:
+    """Turn "auto", "cpu", "cuda" or "cuda:N" into a device.
+
+    Raises:
+        UsageError: no such word, or no such GPU.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise UsageError(f"unknown device {name!r}; known: auto, cpu, cuda, cuda:N")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if count == 0:
+        raise UsageError(f"device {name!r} was asked for, but PyTorch sees no GPU: use 'cpu'")
+    if index and int(index) >= count:
+        raise UsageError(f"device {name!r} was asked for, but the last one is '{kind}:{count - 1}'")
+    return torch.device(name)

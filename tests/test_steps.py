@@ -1,0 +1,157 @@
+"""Engines: compiled, fused and eager decode the same; which one is taken, and what is refused."""
+
+import copy
+import dataclasses
+import pickle
+
+import pytest
+import torch
+
+from mm import steps
+from mm.decoder import compiled
+from mm.errors import UsageError
+from mm.generate import GenerationConfig, generate, stream
+from mm.steps import choose_engine
+from mm.vlm import VisionLanguageModel
+from tests import tiny_model
+from tests.test_generate import PROMPTS
+from tests.tiny_model import pixels
+
+GREEDY = GenerationConfig(max_new_tokens=12, num_valid_tokens=tiny_model.tokenizer().vocab_size)
+COMPILED = dataclasses.replace(GREEDY, decode="compiled")
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler traces, specialises and guards as always, but runs the graph as it is."""
+    monkeypatch.setattr(compiled.CompiledDecoder.__init__, "__defaults__", ("eager",))
+
+
+@pytest.mark.usefixtures("traced")
+def test_compiled_equals_eager_without_compiling_again() -> None:
+    vlm = tiny_model.model()
+    sampled = dataclasses.replace(COMPILED, temperature=1.2, top_k=30, seed=4)
+    first = generate(vlm, PROMPTS, pixels(3), COMPILED)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        # Tokens, prompts of other lengths, pictures or none, and other settings are no new shapes.
+        others = generate(vlm, [[7], [9, 10], [3, 4, 5]], None, sampled)
+        again = generate(vlm, PROMPTS, pixels(3), COMPILED)
+    assert again == first
+    eager = generate(vlm, PROMPTS, pixels(3), GREEDY)
+    assert [row.ids for row in first] == [row.ids for row in eager]
+    for a, b in zip(first, eager, strict=True):
+        assert a.token_probs == pytest.approx(b.token_probs, rel=1e-4, abs=1e-6)
+    plain = dataclasses.replace(sampled, decode="eager")
+    assert [row.ids for row in others] == [
+        row.ids for row in generate(vlm, [[7], [9, 10], [3, 4, 5]], None, plain)
+    ]
+
+
+@pytest.mark.slow
+def test_generated_code_equals_eager() -> None:
+    vlm = tiny_model.model()
+    for prompts, pictures in ((PROMPTS, pixels(3)), (PROMPTS[:1], pixels(1))):
+        ours = generate(vlm, prompts, pictures, COMPILED)
+        eager = generate(vlm, prompts, pictures, GREEDY)
+        assert [row.ids for row in ours] == [row.ids for row in eager]
+        for a, b in zip(ours, eager, strict=True):
+            assert a.token_probs == pytest.approx(b.token_probs, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.usefixtures("traced")
+def test_an_engine_is_kept_with_its_model_until_the_weights_move() -> None:
+    vlm = tiny_model.model()
+    generate(vlm, [[5, 6]], None, COMPILED)
+    kept = vlm.engine
+    assert kept is not None
+    generate(vlm, [[7]], None, COMPILED)
+    assert vlm.engine is kept
+    assert copy.deepcopy(vlm).engine is None
+    assert pickle.loads(pickle.dumps(vlm)).engine is None
+    with torch.no_grad():  # a step of training changes them where they are
+        vlm.decoder.model.norm.weight.mul_(1.5)
+    changed = generate(vlm, [[7]], None, COMPILED)
+    assert vlm.engine is kept
+    assert changed[0].ids == generate(vlm, [[7]], None, GREEDY)[0].ids
+    vlm.to(torch.float64)
+    wide = generate(vlm, [[7]], None, COMPILED)
+    assert vlm.engine is not kept
+    assert wide[0].ids == generate(vlm, [[7]], None, GREEDY)[0].ids
+
+
+def test_auto_is_eager_on_a_cpu_and_under_autocast() -> None:
+    vlm = tiny_model.model()
+    assert choose_engine(vlm, 1, 10_000, "auto") == "eager"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert choose_engine(vlm, 1, 10_000, "auto") == "eager"
+        with pytest.raises(UsageError, match="does not run under autocast: use 'eager'"):
+            choose_engine(vlm, 1, 10, "compiled")
+    assert choose_engine(vlm, 4, 10, "compiled") == "compiled"
+
+
+def test_an_engine_that_fails_is_told_or_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no C++ compiler\nwas found")
+
+    vlm = tiny_model.model()
+    monkeypatch.setattr(compiled, "CompiledDecoder", broken)
+    with pytest.raises(UsageError, match="'compiled' does not work here .RuntimeError: no C.. com"):
+        generate(vlm, [[5, 6]], None, COMPILED)
+    eager = generate(vlm, [[5, 6]], None, GREEDY)
+    monkeypatch.setattr(steps, "choose_engine", lambda *_: "compiled")
+    with pytest.warns(UserWarning, match="step by step, as 'compiled' failed"):
+        assert generate(vlm, [[5, 6]], None, GREEDY) == eager
+
+
+def test_cache_lengths_are_few() -> None:
+    lengths = {compiled.cache_length(n, 40960) for n in range(1, 40960, 7)}
+    assert lengths == {256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 40960}
+    assert compiled.cache_length(20, 30) == 30
+
+
+# --- On a GPU -----------------------------------------------------------------------------------
+
+
+def gpu_model(head_dim: int = 64) -> VisionLanguageModel:
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "head_dim": head_dim}
+    return tiny_model.model(**sizes).to("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("rules", [{}, {"temperature": 0.9, "top_k": 20, "top_p": 0.9}])
+def test_on_a_gpu_compiled_equals_eager(rules: dict[str, float]) -> None:
+    vlm = gpu_model()
+    config = dataclasses.replace(COMPILED, max_new_tokens=100, **rules)  # type: ignore[arg-type]
+    ours = generate(vlm, PROMPTS, pixels(3), config, [1, 2, 3])
+    eager = generate(
+        vlm, PROMPTS, pixels(3), dataclasses.replace(config, decode="eager"), [1, 2, 3]
+    )
+    assert [row.ids for row in ours] == [row.ids for row in eager]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_fused_says_what_eager_says() -> None:
+    vlm = gpu_model().bfloat16()
+    config = dataclasses.replace(GREEDY, max_new_tokens=100)
+    (eager,) = generate(vlm, PROMPTS[:1], pixels(1), config)
+    (fused,) = generate(vlm, PROMPTS[:1], pixels(1), dataclasses.replace(config, decode="fused"))
+    agree = next((i for i in range(100) if eager.ids[i] != fused.ids[i]), 100)
+    # bfloat16 settles near ties by the order of sums: the same until one comes.
+    assert fused.token_probs[:agree] == pytest.approx(eager.token_probs[:agree], rel=0.1, abs=0.01)
+    assert agree >= 10
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("decode", ["eager", "compiled", "fused"])
+@pytest.mark.parametrize("rules", [{}, {"temperature": 0.9, "top_k": 20, "top_p": 0.9}])
+def test_on_a_gpu_no_step_waits_but_for_its_token(decode: str, rules: dict[str, float]) -> None:
+    vlm = gpu_model().bfloat16()
+    config = dataclasses.replace(GREEDY, max_new_tokens=40, decode=decode, **rules)  # type: ignore[arg-type]
+    run = stream(vlm, PROMPTS[0], pixels(1), config)
+    tokens = [next(run) for _ in range(3)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        tokens += list(run)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(tokens) == 40
