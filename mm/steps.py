@@ -24,7 +24,7 @@ from mm.vlm import VisionLanguageModel
 
 if TYPE_CHECKING:
     from mm.decoder.compiled import CompiledDecoder
-    from mm.decoder.qwen3 import Qwen3ForCausalLM
+    from mm.decoder.fused import FusedDecoder
 
 Prompts = Sequence[Sequence[int]]
 Step = Callable[[Tensor], Tensor]  # tokens [B] -> logits [B, V]
@@ -147,9 +147,7 @@ def choose_engine(
     Raises:
         UsageError: what was asked for does not apply here.
     """
-
-    def unavailable_reason(decoder: Qwen3ForCausalLM, batch_size: int) -> str | None:
-        return "it is not part of this version"
+    from mm.decoder.fused import unavailable_reason
 
     device = model.decoder.model.embed_tokens.weight.device
     under_autocast = torch.is_autocast_enabled(device.type)
@@ -215,7 +213,7 @@ class _Kept:
     """
 
     key: tuple[object, ...]
-    decoder: CompiledDecoder
+    decoder: CompiledDecoder | FusedDecoder
 
     def __deepcopy__(self, memo: dict[int, object]) -> None:
         return None
@@ -234,11 +232,19 @@ def _prepared(
     key = (engine, batch_size, length, *addresses(model.decoder))
     if not isinstance(model.engine, _Kept) or model.engine.key != key:
         model.engine = None  # frees its memory first
-        model.engine = _Kept(key, CompiledDecoder(model.decoder, batch_size, length))
+        if engine == "fused":
+            from mm.decoder.fused import FusedDecoder
+
+            model.engine = _Kept(key, FusedDecoder(model.decoder, length))
+        else:
+            model.engine = _Kept(key, CompiledDecoder(model.decoder, batch_size, length))
     made = model.engine.decoder
 
     def load(batch: Batch) -> Step:
-        made.load(batch.cache, batch.next_position, batch.valid)
+        if isinstance(made, CompiledDecoder):
+            made.load(batch.cache, batch.next_position, batch.valid)
+        else:
+            made.load(batch.cache)
         return made.step
 
     return load

@@ -89,6 +89,36 @@ def test_auto_is_eager_on_a_cpu_and_under_autocast() -> None:
     assert choose_engine(vlm, 4, 10, "compiled") == "compiled"
 
 
+def test_auto_on_a_gpu_weighs_the_answers_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = tiny_model.model()
+    monkeypatch.setattr(steps, "GPU", "cpu")
+    reasons = {1: None, 2: "it decodes one sequence, and the batch has 2"}
+    monkeypatch.setattr(
+        "mm.decoder.fused.unavailable_reason", lambda decoder, batch_size: reasons[batch_size]
+    )
+    chosen = {
+        (batch, length): choose_engine(vlm, batch, length, "auto")
+        for batch in (1, 2)
+        for length in (10, 100, 1000)
+    }
+    assert chosen == {
+        (1, 10): "eager",
+        (1, 100): "fused",
+        (1, 1000): "fused",
+        (2, 10): "eager",
+        (2, 100): "eager",
+        (2, 1000): "compiled",
+    }
+    with pytest.raises(UsageError, match="decode is 'fused', but it decodes one sequence.*'auto'"):
+        choose_engine(vlm, 2, 100, "fused")
+
+
+def test_fused_without_a_gpu_says_why() -> None:
+    config = dataclasses.replace(GREEDY, decode="fused")
+    with pytest.raises(UsageError, match="decode is 'fused', but it needs a CUDA device"):
+        generate(tiny_model.model(), [[5]], None, config)
+
+
 def test_an_engine_that_fails_is_told_or_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no C++ compiler\nwas found")

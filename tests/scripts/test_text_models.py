@@ -108,6 +108,7 @@ def wrong(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         (("why?", "--repetition-penalty", "0"), "repetition_penalty is 0.0; it must be above 0"),
         (("why?", "--stop", ""), "stop_strings is ('',); it must be texts that are not empty"),
         (("why?", "--decode", "quick"), "decode is quick; it must be one of auto, eager, compiled"),
+        (("why?", "--decode", "fused"), "decode is 'fused', but it needs a CUDA device"),
         (("why?", "--dtype", "int8"), "unknown dtype 'int8'; known: float32"),
         (("why?", "--thinking", "maybe"), "invalid choice: 'maybe'"),
         (("caption", "x.png"), "reads text only, and captions no pictures"),
