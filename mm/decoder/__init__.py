@@ -8,7 +8,7 @@ _registry = Registry(
     "decoder",
     "mm.decoder",
     "Decoder",
-    exclude={"cache", "compiled", "fused", "fused_kernels"},
+    exclude={"cache", "compiled", "fused", "fused_kernels", "experts"},
 )
 
 

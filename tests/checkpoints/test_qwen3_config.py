@@ -217,7 +217,7 @@ def test_number_of_experts_is_read_in_both_spellings(tmp_path):
         ({"partial_rotary_factor": 0.25}, "sets partial_rotary_factor to 0.25"),
         ({"hidden_size": ...}, "needs a value for hidden_size"),
         ({"hidden_size": "32"}, "hidden_size of Qwen3's config is '32'"),
-        ({"num_key_value_heads": 3}, "num_attention_heads 4 is no multiple"),
+        ({"num_key_value_heads": 3}, "num_attention_heads is 4; it must be a multiple"),
     ],
 )
 def test_config_of_another_kind_is_one_clear_line(tmp_path, changes, message):

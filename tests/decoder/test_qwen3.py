@@ -7,44 +7,24 @@ import pytest
 import torch
 
 from mm.decoder.cache import KVCache
-from mm.decoder.qwen3 import Qwen3Config, Qwen3ForCausalLM, RMSNorm, RopeScaling, attend
+from mm.decoder.qwen3 import (
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    RMSNorm,
+    RopeScaling,
+    attend,
+    attend_unfused,
+)
 from mm.registry import make_config
 from tests.conftest import redraw
-
-# A correct implementation reaches 0 to 6e-6; looser bounds hide real mistakes.
-EXACT = {"atol": 2e-5, "rtol": 1e-4}
-
-
-def reference(decoder: Qwen3ForCausalLM):
-    """Return transformers' model with the same weights."""
-    transformers = pytest.importorskip("transformers", reason="the reference is not installed")
-    values = asdict(decoder.config)
-    theta = values.pop("rope_theta")
-    config = transformers.Qwen3Config(
-        **values, rope_parameters={"rope_type": "default", "rope_theta": theta}
-    )
-    config._attn_implementation = "eager"
-    model = transformers.Qwen3ForCausalLM(config).eval()
-    model.load_state_dict(decoder.state_dict(), strict=True)
-    return model
-
-
-def layer_outputs(decoder: Qwen3ForCausalLM, **inputs: torch.Tensor) -> list[torch.Tensor]:
-    """Return embeddings and every layer's output, the last one after the final norm."""
-    outputs: list[torch.Tensor] = []
-    hooks = [
-        module.register_forward_hook(lambda _module, _args, output: outputs.append(output))
-        for module in (decoder.model.embed_tokens, *decoder.model.layers, decoder.model.norm)
-    ]
-    decoder.hidden(**inputs)
-    for hook in hooks:
-        hook.remove()
-    return outputs[:-2] + outputs[-1:]
-
-
-def some_ids(decoder: Qwen3ForCausalLM, batch: int = 3, length: int = 13) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(5)
-    return torch.randint(decoder.config.vocab_size, (batch, length), generator=generator)
+from tests.decoder.parity import (
+    EXACT,
+    assert_every_layer_equal,
+    greedy,
+    in_bfloat16,
+    reference,
+    some_ids,
+)
 
 
 @pytest.mark.parametrize("offset", [0, 30000])
@@ -60,18 +40,27 @@ def some_ids(decoder: Qwen3ForCausalLM, batch: int = 3, length: int = 13) -> tor
     ],
     ids=str,
 )
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @torch.no_grad()
-def test_qwen3_every_layer_and_the_logits_match_transformers(decoder_config, changes, offset):
+def test_qwen3_every_layer_and_the_logits_match_transformers(
+    decoder_config, changes, attention, offset
+):
     decoder = Qwen3ForCausalLM(replace(decoder_config, **changes)).eval()
     redraw(decoder)
-    ids = some_ids(decoder)
-    positions = torch.arange(offset, offset + ids.shape[1]).expand(ids.shape)
-    expected = reference(decoder)(ids, position_ids=positions, output_hidden_states=True)
-    found = layer_outputs(decoder, input_ids=ids, position_ids=positions)
-    assert len(found) == len(expected.hidden_states) == decoder.config.num_hidden_layers + 1
-    for ours, theirs in zip(found, expected.hidden_states, strict=True):
-        torch.testing.assert_close(ours, theirs, **EXACT)
-    torch.testing.assert_close(decoder.logits(found[-1]), expected.logits, **EXACT)
+    assert_every_layer_equal(decoder, reference(decoder, attention), offset)
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@torch.no_grad()
+def test_qwen3_64_greedy_tokens_are_those_of_transformers(decoder_config, tied):
+    decoder = Qwen3ForCausalLM(replace(decoder_config, tie_word_embeddings=tied)).eval()
+    redraw(decoder, seed=3)
+    prompt = some_ids(decoder, batch=1)
+    theirs = reference(decoder).generate(
+        prompt, max_new_tokens=64, do_sample=False, eos_token_id=None, pad_token_id=0
+    )
+    assert theirs.shape == (1, 13 + 64)
+    assert torch.equal(greedy(decoder, prompt, 64), theirs)
 
 
 @torch.no_grad()
@@ -195,21 +184,23 @@ def test_rms_norm_in_bfloat16_is_bit_equal_to_transformers():
 
 
 @torch.no_grad()
-def test_qwen3_in_bfloat16_stays_near_transformers_in_bfloat16(tiny_decoder):
-    # Loose, as bfloat16 differs by this much between transformers' own two attentions; a RoPE
-    # rounded to bfloat16 would be off by several units at these positions.
-    model = reference(tiny_decoder)
-    model.model.rotary_emb.inv_freq = model.model.rotary_emb.inv_freq.clone()
-    inv_freq = model.model.rotary_emb.inv_freq.clone()
-    model.to(torch.bfloat16).model.rotary_emb.inv_freq = inv_freq
+def test_qwen3_in_bfloat16_is_as_near_transformers_as_its_attentions_are_to_each_other(
+    tiny_decoder,
+):
+    # A RoPE rounded to bfloat16 would be off by several units at these positions.
     ids = some_ids(tiny_decoder)
     positions = torch.arange(30000, 30013).expand(ids.shape)
-    theirs = model(ids, position_ids=positions).logits.float()
-    wide = tiny_decoder.logits(tiny_decoder.hidden(ids, position_ids=positions))
+    eager, sdpa = (
+        in_bfloat16(reference(tiny_decoder, attention))(ids, position_ids=positions).logits.float()
+        for attention in ("eager", "sdpa")
+    )
     narrow = tiny_decoder.to(torch.bfloat16)
     ours = narrow.logits(narrow.hidden(ids, position_ids=positions)).float()
-    assert (ours - theirs).abs().mean() < 0.01 * wide.abs().mean() + 0.002
-    assert (ours - theirs).abs().max() < 0.05
+    own = (eager - sdpa).abs()
+    assert 0 < own.max() < 0.05
+    for theirs in (eager, sdpa):
+        difference = (ours - theirs).abs()
+        assert difference.max() <= own.max() and difference.mean() <= own.mean()
 
 
 def test_frequencies_stay_float32_through_casts_and_empty_materialisation(decoder_config):
@@ -273,6 +264,17 @@ def test_whole_graph_is_traced_and_equals_eager(tiny_decoder, masked):
     assert gradient is not None and gradient.abs().max() > 0
 
 
+@torch.no_grad()
+def test_traced_for_any_length_equals_eager(decoder_config):
+    torch.compiler.reset()
+    decoder = Qwen3ForCausalLM(replace(decoder_config, num_hidden_layers=1)).eval()
+    redraw(decoder)
+    traced = torch.compile(decoder.hidden, fullgraph=True, dynamic=True, backend="eager")
+    for length in (5, 13, 1):
+        ids = some_ids(decoder, length=length)
+        torch.testing.assert_close(traced(ids), decoder.hidden(ids), **EXACT)
+
+
 @pytest.mark.slow  # a C++ compiler run
 def test_compiled_equals_eager(tiny_decoder):
     ids = some_ids(tiny_decoder)
@@ -281,12 +283,49 @@ def test_compiled_equals_eager(tiny_decoder):
         torch.testing.assert_close(compiled(ids), tiny_decoder(ids), **EXACT)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_attend_unfused_equals_the_fused_one_over_a_cache_with_free_slots(dtype):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(2, 3, length, 8, generator=generator, dtype=dtype) for length in (2, 9, 9)
+    )
+    used = torch.tensor([[True] * 5 + [False] * 4, [False] * 2 + [True] * 4 + [False] * 3])
+    bias = torch.zeros(2, 1, 1, 9, dtype=dtype)
+    bias.masked_fill_(~used[:, None, None], torch.finfo(dtype).min / 2)
+    fused = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    bounds = EXACT if dtype == torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
+    torch.testing.assert_close(attend_unfused(q, k, v, bias), fused, **bounds)
+    v = v.masked_fill(~used[:, None, :, None], 1e4)  # what a free slot holds is not seen
+    torch.testing.assert_close(attend_unfused(q, k, v, bias), fused, **bounds)
+
+
 def test_attend_rows_without_any_key_get_the_mean_not_nan():
     q, k, v = torch.randn(3, 1, 2, 4, 8, generator=torch.Generator().manual_seed(0)).unbind(0)
     mask = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
     mask[..., 0, :] = False
     out = attend(q, k, v, mask, causal=False)
     torch.testing.assert_close(out[:, :, 0], v.mean(2))
+    lowest = torch.full((1, 1, 1, 4), torch.finfo(q.dtype).min / 2)
+    single = attend_unfused(q[:, :, :1], k, v, lowest)
+    torch.testing.assert_close(single[:, :, 0], v.mean(2))
+
+
+@torch.no_grad()
+def test_residuals_are_added_after_the_layers_they_name(tiny_decoder):
+    ids = some_ids(tiny_decoder)
+    generator = torch.Generator().manual_seed(1)
+    added = {0: torch.randn(3, 13, 32, generator=generator), 2: torch.ones(3, 13, 32)}
+    hooks = [
+        tiny_decoder.model.layers[layer_idx].register_forward_hook(
+            lambda _module, _args, output, extra=extra: output + extra
+        )
+        for layer_idx, extra in added.items()
+    ]
+    expected = tiny_decoder.hidden(ids)
+    for hook in hooks:
+        hook.remove()
+    assert torch.equal(tiny_decoder.hidden(ids, residuals=added), expected)
+    assert not torch.allclose(tiny_decoder.hidden(ids), expected)
 
 
 @pytest.mark.parametrize(
@@ -294,14 +333,14 @@ def test_attend_rows_without_any_key_get_the_mean_not_nan():
     [
         (
             {"num_key_value_heads": 3},
-            "num_attention_heads 4 is no multiple of num_key_value_heads 3",
+            "num_attention_heads is 4; it must be a multiple of num_key_value_heads 3",
         ),
         ({"head_dim": 15}, "head_dim is 15"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
-        ({"num_experts": -1}, r"num_experts is -1; it must be 0 \(dense\) or more"),
+        ({"num_experts": -1}, r"num_experts is -1; it must be 0 \(dense\) or at"),
         ({"num_experts": 4}, "moe_intermediate_size is 0"),
-        ({"num_experts": 4, "moe_intermediate_size": 8}, "num_experts_per_tok 8 is more than"),
-        ({"mlp_only_layers": (3,)}, "mlp_only_layers names layer 3; the layers are 0 to 2"),
+        ({"num_experts": 4, "moe_intermediate_size": 8}, "num_experts is 4; .* at least num_exp"),
+        ({"mlp_only_layers": (3,)}, r"mlp_only_layers is \(3,\); .* layers, 0 to 2"),
     ],
 )
 def test_config_that_makes_no_model_is_refused(decoder_config: Qwen3Config, changes, message):
@@ -312,12 +351,12 @@ def test_config_that_makes_no_model_is_refused(decoder_config: Qwen3Config, chan
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rope_type": "linear"}, "rope_type is 'linear'"),
+        ({"rope_type": "linear"}, "rope_type of rope_scaling is 'linear'; it must be 'yarn'"),
         ({"factor": 0.5}, "factor of rope_scaling is 0.5; it must be at least 1"),
         ({"factor": float("nan")}, "factor of rope_scaling is nan"),
         ({"original_max_position_embeddings": 0}, "original_max_position_embeddings .* is 0"),
         ({"attention_factor": -1.0}, "attention_factor of rope_scaling is -1.0"),
-        ({"beta_fast": 0.5}, "beta_fast 0.5 and beta_slow 1.0"),
+        ({"beta_fast": 0.5}, "beta_slow of rope_scaling is 1.0; .* at most beta_fast"),
     ],
 )
 def test_rope_scaling_that_scales_nothing_is_refused(changes, message):
