@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mm.errors import NotFiniteError
 from mm.sampling import Chooser, GenerationConfig, sampling_probs
-from mm.steps import Prompts, budgets, check_length, start
+from mm.steps import GPU, Prompts, budgets, check_length, start
 from mm.text.tokenizer import StreamDecoder, Tokenizer
 from mm.vlm import VisionLanguageModel
 
@@ -156,7 +156,7 @@ def _sent(*tensors: Tensor) -> Callable[[], Iterator[Any]]:
     copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
     arrived = torch.cuda.Event() if tensors[0].is_cuda else None
     if arrived is not None:
-        arrived.record()
+        arrived.record(torch.cuda.current_stream(tensors[0].device))
 
     def read() -> Iterator[Any]:
         if arrived is not None:
@@ -189,7 +189,7 @@ def _decode(
         read = _sent(tokens, probs)
         # A GPU computes the next step while the host looks at this one; if it was the last, that
         # is one step too many. Elsewhere nothing runs meanwhile, so look first.
-        ahead = logits.is_cuda and number < steps
+        ahead = logits.device.type == GPU and number < steps
         if ahead:
             logits = step(tokens)
         yield [

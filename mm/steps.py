@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,10 +21,6 @@ from mm.decoder.cache import KVCache
 from mm.errors import UsageError
 from mm.sampling import Decode, GenerationConfig
 from mm.vlm import VisionLanguageModel
-
-if TYPE_CHECKING:
-    from mm.decoder.compiled import CompiledDecoder
-    from mm.decoder.fused import FusedDecoder
 
 Prompts = Sequence[Sequence[int]]
 Step = Callable[[Tensor], Tensor]  # tokens [B] -> logits [B, V]
@@ -183,29 +179,24 @@ def start(
         engine. A step's logits may be overwritten by the next step.
     """
     engine = choose_engine(model, len(prompts), num_tokens, config.decode)
-    needed = max(map(len, prompts)) + num_tokens
+    longest = max(map(len, prompts))
     read = partial(prefill, model, prompts, pixel_values, image_features)
     if engine != "eager":
-        try:
-            ready = _prepared(model, engine, len(prompts), needed)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # compilers raise of every kind
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-            if config.decode != "auto":
-                raise UsageError(
-                    f"decode {engine!r} does not work here ({reason}): use 'eager'"
-                ) from error
-            warnings.warn(f"decoding step by step, as {engine!r} failed: {reason}", stacklevel=2)
-            engine = "eager"
-        else:
-            logits, batch = read(needed - num_tokens, config.prefill_chunk)
-            return logits, ready(batch), engine
-    logits, batch = read(needed, config.prefill_chunk)
-    return logits, lambda tokens: step(model, tokens, batch), engine
+        kept = _kept(model, engine, len(prompts), longest + num_tokens)
+        if kept.failure and config.decode != "auto":
+            raise UsageError(f"decode {engine!r} does not work here ({kept.failure}): use 'eager'")
+        if not kept.failure:
+            logits, batch = read(longest, config.prefill_chunk)
+            if engine == "compiled":
+                kept.decoder.load(batch.cache, batch.next_position, batch.valid)
+            else:
+                kept.decoder.load(batch.cache)
+            return logits, kept.decoder.step, engine
+    logits, batch = read(longest + num_tokens, config.prefill_chunk)
+    return logits, lambda tokens: step(model, tokens, batch), "eager"
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Kept:
     """An engine that is kept with its model, as making it takes longer than an answer.
 
@@ -213,7 +204,8 @@ class _Kept:
     """
 
     key: tuple[object, ...]
-    decoder: CompiledDecoder | FusedDecoder
+    decoder: Any = None  # CompiledDecoder or FusedDecoder
+    failure: str = ""  # why it could not be made; it is not tried again
 
     def __deepcopy__(self, memo: dict[int, object]) -> None:
         return None
@@ -222,29 +214,26 @@ class _Kept:
         return type(None), ()
 
 
-def _prepared(
-    model: VisionLanguageModel, engine: Decode, batch_size: int, needed: int
-) -> Callable[[Batch], Step]:
-    """An engine for batches of this shape: the last one if it fits, else a new one."""
+def _kept(model: VisionLanguageModel, engine: Decode, batch_size: int, needed: int) -> _Kept:
+    """The model's last engine if it fits this batch, else a new one."""
     from mm.decoder.compiled import CompiledDecoder, addresses, cache_length
+    from mm.decoder.fused import FusedDecoder
 
     length = cache_length(needed, model.decoder.config.max_position_embeddings)
     key = (engine, batch_size, length, *addresses(model.decoder))
-    if not isinstance(model.engine, _Kept) or model.engine.key != key:
-        model.engine = None  # frees its memory first
-        if engine == "fused":
-            from mm.decoder.fused import FusedDecoder
-
-            model.engine = _Kept(key, FusedDecoder(model.decoder, length))
+    if isinstance(model.engine, _Kept) and model.engine.key == key:
+        return model.engine
+    model.engine = None  # frees its memory first
+    made = _Kept(key)
+    try:
+        if engine == "compiled":
+            made.decoder = CompiledDecoder(model.decoder, batch_size, length)
         else:
-            model.engine = _Kept(key, CompiledDecoder(model.decoder, batch_size, length))
-    made = model.engine.decoder
-
-    def load(batch: Batch) -> Step:
-        if isinstance(made, CompiledDecoder):
-            made.load(batch.cache, batch.next_position, batch.valid)
-        else:
-            made.load(batch.cache)
-        return made.step
-
-    return load
+            made.decoder = FusedDecoder(model.decoder, length)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # compilers raise of every kind
+        made.failure = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        warnings.warn(f"the {engine} decoder can't be made: {made.failure}", stacklevel=2)
+    model.engine = made
+    return made

@@ -9,6 +9,8 @@ import torch
 
 from mm import steps
 from mm.decoder import compiled
+from mm.decoder.cache import KVCache
+from mm.decoder.qwen3 import Qwen3ForCausalLM
 from mm.errors import UsageError
 from mm.generate import GenerationConfig, generate, stream
 from mm.steps import choose_engine
@@ -24,7 +26,7 @@ COMPILED = dataclasses.replace(GREEDY, decode="compiled")
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """The compiler traces, specialises and guards as always, but runs the graph as it is."""
-    monkeypatch.setattr(compiled.CompiledDecoder.__init__, "__defaults__", ("eager",))
+    monkeypatch.setattr(compiled.CompiledDecoder.__init__, "__defaults__", ("eager", None))
 
 
 @pytest.mark.usefixtures("traced")
@@ -120,17 +122,70 @@ def test_fused_without_a_gpu_says_why() -> None:
 
 
 def test_an_engine_that_fails_is_told_or_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
     def broken(*_: object) -> None:
+        tried.append(1)
         raise RuntimeError("no C++ compiler\nwas found")
 
     vlm = tiny_model.model()
-    monkeypatch.setattr(compiled, "CompiledDecoder", broken)
-    with pytest.raises(UsageError, match="'compiled' does not work here .RuntimeError: no C.. com"):
-        generate(vlm, [[5, 6]], None, COMPILED)
     eager = generate(vlm, [[5, 6]], None, GREEDY)
+    monkeypatch.setattr(compiled, "CompiledDecoder", broken)
     monkeypatch.setattr(steps, "choose_engine", lambda *_: "compiled")
-    with pytest.warns(UserWarning, match="step by step, as 'compiled' failed"):
+    with pytest.warns(UserWarning, match="compiled decoder can't be made: RuntimeError: no C.. co"):
         assert generate(vlm, [[5, 6]], None, GREEDY) == eager
+    assert generate(vlm, [[5, 6]], None, GREEDY) == eager
+    with pytest.raises(UsageError, match="'compiled' does not work here .RuntimeError.*'eager'"):
+        generate(vlm, [[5, 6]], None, COMPILED)
+    assert tried == [1]
+
+
+def test_the_fused_kernels_take_over_a_prefilled_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in that computes as the reference does; the kernels have their own tests."""
+
+    class StandIn:
+        def __init__(self, decoder: Qwen3ForCausalLM, max_length: int) -> None:
+            self.decoder, self.max_length = decoder, max_length
+
+        def load(self, cache: KVCache) -> None:
+            assert cache.length == len(PROMPTS[0]) and self.max_length >= cache.length + 12
+            config = self.decoder.config
+            self.cache = KVCache(config, 1, self.max_length, "cpu", torch.float32)
+            for layer in range(config.num_hidden_layers):
+                self.cache.update(layer, cache.keys[layer], cache.values[layer])
+            self.cache.advance(cache.length)
+
+        def step(self, token: torch.Tensor) -> torch.Tensor:
+            assert token.shape == (1,)
+            return self.decoder.logits(self.decoder.hidden(token[:, None], cache=self.cache)[:, -1])
+
+    monkeypatch.setattr("mm.decoder.fused.unavailable_reason", lambda *_: None)
+    monkeypatch.setattr("mm.decoder.fused.FusedDecoder", StandIn)
+    vlm = tiny_model.model()
+    for config in (GREEDY, dataclasses.replace(GREEDY, temperature=1.0, seed=3)):
+        (eager,) = generate(vlm, PROMPTS[:1], pixels(1), config)
+        with torch.no_grad():
+            fused = dataclasses.replace(config, decode="fused")
+            (ours,) = generate(vlm, PROMPTS[:1], pixels(1), fused)
+        assert ours.ids == eager.ids
+
+
+def test_looking_ahead_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where the next step is on its way before a token is looked at."""
+    vlm = tiny_model.model()
+    plain = generate(vlm, PROMPTS, pixels(3), GREEDY)
+    stops = (plain[0].ids[4], plain[1].ids[7], plain[2].ids[2])
+    for values in (
+        {},
+        {"stop_token_ids": stops},
+        {"max_new_tokens": 1},
+        {"temperature": 1.0, "repetition_penalty": 1.2, "stop_token_ids": stops},
+    ):
+        config = dataclasses.replace(GREEDY, **values)
+        rows = generate(vlm, PROMPTS, pixels(3), config, [1, 2, 3])
+        with monkeypatch.context() as patched:
+            patched.setattr("mm.generate.GPU", "cpu")
+            assert generate(vlm, PROMPTS, pixels(3), config, [1, 2, 3]) == rows
 
 
 def test_cache_lengths_are_few() -> None:

@@ -48,6 +48,7 @@ class CompiledDecoder:
         batch_size: rows B.
         max_length: slots S of its cache, prompt included.
         backend: of `torch.compile`; tests take one that generates no code.
+        options: of the compiler; None is `CUDA_OPTIONS` on a GPU, and its defaults elsewhere.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class CompiledDecoder:
         batch_size: int,
         max_length: int,
         backend: str = "inductor",
+        options: dict[str, Any] | None = None,
     ) -> None:
         weight = decoder.model.embed_tokens.weight
         device = weight.device
@@ -64,7 +66,8 @@ class CompiledDecoder:
         self.position_ids = torch.zeros(batch_size, 1, dtype=torch.long, device=device)
         self.valid = torch.ones(batch_size, max_length, dtype=torch.bool, device=device)
         self.length = 0  # as the cache's, on the host
-        on_gpu = device.type == "cuda" and backend == "inductor"
+        if options is None and device.type == "cuda" and backend == "inductor":
+            options = CUDA_OPTIONS
         # Code of its own, as the compiler counts the shapes that one piece of code was compiled
         # for and gives up on too many.
         own = FunctionType(_forward.__code__.replace(), globals())
@@ -73,19 +76,27 @@ class CompiledDecoder:
             fullgraph=True,
             dynamic=False,
             backend=backend,
-            options=CUDA_OPTIONS if on_gpu else None,
+            options=options,
         )
         self._run: Callable[[], Tensor] = lambda: forward(
             decoder, self.cache, self.tokens, self.position_ids, self.valid
         )
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits = torch.empty(0)
-        if device.type == "cuda":
-            self._record()
+        self._make_ready()
 
     @torch.no_grad()
+    def _make_ready(self) -> None:
+        """Compile a step, and on a GPU record it."""
+        if self.tokens.is_cuda:
+            with torch.cuda.device(self.tokens.device):
+                self._record()
+        else:
+            self._run()
+        self.cache.reset()
+        self.position_ids.zero_()
+
     def _record(self) -> None:
-        """Compile and record a step; what it writes meanwhile is overwritten by `load`."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -130,7 +141,8 @@ class CompiledDecoder:
         self.tokens.copy_(tokens[:, None])
         if self._graph is None:
             return self._run()
-        self._graph.replay()
+        with torch.cuda.device(self.tokens.device):
+            self._graph.replay()
         return self._logits
 
 
