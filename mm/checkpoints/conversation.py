@@ -2,12 +2,7 @@
 
 `generation_config.json` has defaults of sampling and the ids that end an answer. The chat template
 is a Jinja program, in `chat_template.jinja` or in `tokenizer_config.json`; it is not run, but
-recognised: `mm.text.chat` renders the published revisions itself.
-
-    qwen3          thinks unless told otherwise: `enable_thinking`
-    thinking-2507  always thinks: the prompt ends inside an opened think block
-    coder          calls tools in XML: `<function=NAME>`
-    instruct-2507  none of these
+recognised, as `mm.text.chat` renders the published revisions itself.
 """
 
 from __future__ import annotations
@@ -20,7 +15,7 @@ from typing import Any
 
 from mm.checkpoints import store
 from mm.errors import CheckpointError
-from mm.text.chat import STOP_TOKENS
+from mm.text.chat import STOP_TOKENS, Revision, revision_of
 from mm.text.tokenizer import Tokenizer
 
 GENERATION = "generation_config.json"
@@ -87,27 +82,18 @@ def read_generation(directory: Path, tokenizer: Tokenizer, vocab_size: int) -> d
     return {"eos_token_id": stops, **settings}
 
 
-def read_chat_revision(directory: Path) -> str | None:
-    """Recognise the chat template of a folder; None if it has none, or not one of Qwen3's.
+def read_chat_revision(directory: Path) -> Revision | None:
+    """Recognise the chat template of a folder, see `mm.text.chat.revision_of`.
+
+    Returns:
+        "qwen3" also where there is no template, as in some folders of base models; None for a
+        template of another family.
 
     Raises:
         CheckpointError: the file that should have it is damaged.
     """
     template = _template(directory)
-    return None if template is None else chat_revision(template)
-
-
-def chat_revision(template: str) -> str | None:
-    """Recognise a chat template by what sets the published revisions apart."""
-    if "<|im_start|>" not in template:
-        return None
-    if "<function=" in template:
-        return "coder"
-    if "You are Qwen, created by" in template:  # Qwen2 and 2.5 put in a system turn of their own
-        return None
-    if "<|im_start|>assistant\\n<think>\\n'" in template:
-        return "thinking-2507"
-    return "qwen3" if "enable_thinking" in template else "instruct-2507"
+    return "qwen3" if template is None else revision_of(template)
 
 
 def _template(directory: Path) -> str | None:

@@ -36,6 +36,7 @@ from mm.checkpoints.rules import NameRules
 from mm.checkpoints.tensor_file import StoredTensor, stored_dtype
 from mm.decoder.qwen3 import Qwen3Config, Qwen3ForCausalLM
 from mm.errors import CheckpointError
+from mm.text.chat import Revision
 from mm.text.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -57,14 +58,14 @@ class LoadedText:
         tokenizer: its tokenizer.
         generation: defaults by `mm.generate.GenerationConfig`'s names, as far as the folder has
             them, and `eos_token_id`, the list of ids that end an answer.
-        chat_revision: which chat template it has, see `mm.checkpoints.conversation`; None if it
-            has none, or one that is not Qwen3's.
+        chat_revision: which of Qwen3's chat templates it has, for `mm.text.chat`; None if it is
+            another family's.
     """
 
     decoder: Qwen3ForCausalLM
     tokenizer: Tokenizer
     generation: dict[str, Any]  # JSON values
-    chat_revision: str | None
+    chat_revision: Revision | None
 
 
 def load_qwen3(
@@ -146,7 +147,7 @@ def save_qwen3(
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in stored_tensors(decoder).items():
-        parts = _each(name, decoder.config) if experts == "each" else [Part(name)]
+        parts = published_parts(name, decoder.config) if experts == "each" else [Part(name)]
         tensors |= {part.name: part.of(tensor) for part in parts}
     kind = stored_dtype(tensors[_EMBEDDING], dtype)
     config = published_config(decoder.config, kind) | dict(token_ids or {})
@@ -193,12 +194,12 @@ def _layout(config: Qwen3Config, stored: Mapping[str, StoredTensor]) -> Callable
         stacked = _STACKED.fullmatch(name)
         if stacked and name in stored:
             return [Part(name, transposed=is_transposed(stacked[1]))]
-        return _each(name, config)
+        return published_parts(name, config)
 
     return parts
 
 
-def _each(name: str, config: Qwen3Config) -> list[Part]:
+def published_parts(name: str, config: Qwen3Config) -> list[Part]:
     """Describe a tensor of ours as published: stacked experts one by one, others as they are."""
     stacked = _STACKED.fullmatch(name)
     if not stacked:

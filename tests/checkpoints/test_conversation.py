@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mm.checkpoints.conversation import chat_revision, read_chat_revision, read_generation
+from mm.checkpoints.conversation import read_chat_revision, read_generation
 from mm.errors import CheckpointError
 from tests import tiny_model
 
@@ -79,37 +79,35 @@ def test_value_out_of_range_is_one_clear_line(tmp_path, changes, message):
     assert "generation_config.json" in str(error.value)
 
 
-# What sets the published templates apart, in their own words.
-FRAME = "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}"
-THINKS = "{{- '<|im_start|>' + message.role + '\\n<think>\\n' + reasoning_content }}"
-OPENED = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
-SWITCH = "{%- if enable_thinking is defined and enable_thinking is false %}"
+# What sets the published templates apart; `mm.text.chat` has the tests against the whole of them.
+ASKS = "For each function call, return a json object with function name and arguments within"
+REASONS = "{%- set ns = namespace(last_query_index=0) %}{{- message.reasoning_content }}"
 TEMPLATES = {
-    "qwen3": FRAME + THINKS + OPENED + SWITCH,
-    "instruct-2507": FRAME + OPENED,
-    "thinking-2507": FRAME + THINKS + "{{- '<|im_start|>assistant\\n<think>\\n' }}",
-    "coder": FRAME + "{{- '\\n<tool_call>\\n<function=' + tool_call.name + '>\\n' }}" + OPENED,
-    None: "{{- '[INST] ' + message.content + ' [/INST]' }}",
+    "qwen3": ASKS + REASONS + "{%- if enable_thinking is defined %}",
+    "instruct-2507": ASKS,
+    "thinking-2507": ASKS + REASONS + "{{- '<|im_start|>assistant\\n<think>\\n' }}",
+    "coder": "<tools>{{- '<function=' + tool_call.name + '>' }}<parameter=",
 }
-QWEN2 = FRAME + "You are Qwen, created by Alibaba Cloud. You are a helpful assistant." + OPENED
 
 
 @pytest.mark.parametrize("revision", TEMPLATES)
-def test_template_is_recognised(revision):
-    assert chat_revision(TEMPLATES[revision]) == revision
+def test_template_is_recognised(tmp_path, revision):
+    (tmp_path / "chat_template.jinja").write_text(TEMPLATES[revision])
+    assert read_chat_revision(tmp_path) == revision
 
 
-def test_template_of_an_older_family_is_not_taken_for_ours():
-    assert chat_revision(QWEN2) is None
+def test_template_of_another_family_is_not_taken_for_ours(tmp_path):
+    (tmp_path / "chat_template.jinja").write_text("{{- '[INST] ' + message.content }}")
+    assert read_chat_revision(tmp_path) is None
 
 
 def test_template_is_found_where_it_stands(tmp_path):
-    assert read_chat_revision(tmp_path) is None
+    assert read_chat_revision(tmp_path) == "qwen3"
     inside = tmp_path / "tokenizer_config.json"
     inside.write_text(json.dumps({"model_max_length": 9}))
-    assert read_chat_revision(tmp_path) is None
-    inside.write_text(json.dumps({"chat_template": TEMPLATES["qwen3"]}))
     assert read_chat_revision(tmp_path) == "qwen3"
+    inside.write_text(json.dumps({"chat_template": TEMPLATES["thinking-2507"]}))
+    assert read_chat_revision(tmp_path) == "thinking-2507"
     several = {"default": "instruct-2507", "tool_use": "coder"}
     named = [{"name": name, "template": TEMPLATES[which]} for name, which in several.items()]
     inside.write_text(json.dumps({"chat_template": named}))

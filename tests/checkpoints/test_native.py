@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from mm.checkpoints import native, store
+from mm.decoder.qwen3 import Qwen3ForCausalLM, RopeScaling
 from mm.errors import CheckpointError
 from mm.text.tokenizer import Tokenizer, train_tokenizer
 from mm.vlm import VisionLanguageModel
+from tests.conftest import redraw
 
 EXTRA = {
     "chat": {"thinking": "none"},
@@ -54,6 +56,21 @@ def test_loaded_model_computes_the_same_bits(saved, tiny_vlm, tokenizer, example
     decoder = loaded.model.decoder
     assert decoder.lm_head.weight is decoder.model.embed_tokens.weight
     assert not loaded.model.training
+
+
+@torch.no_grad()
+def test_text_model_of_experts_and_yarn_comes_back(tmp_path, decoder_config, tokenizer):
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
+    scaling = RopeScaling("yarn", 4.0, original_max_position_embeddings=32)
+    config = replace(decoder_config, **experts, mlp_only_layers=(1,), rope_scaling=scaling)
+    decoder = Qwen3ForCausalLM(config).eval()
+    redraw(decoder)
+    model = VisionLanguageModel(None, None, decoder, None)
+    native.save(model, tokenizer, tmp_path / "model", card="# Text\n")
+    loaded = native.load(tmp_path / "model").model
+    assert loaded.decoder.config == config and not loaded.sees
+    ids = torch.arange(40)[None]
+    assert torch.equal(loaded.decoder(ids), decoder(ids))
 
 
 @pytest.mark.parametrize("max_shard_bytes", [10**9, 5000])

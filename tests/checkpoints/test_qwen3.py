@@ -260,6 +260,113 @@ def test_interrupted_save_leaves_the_old_folder(tmp_path, tiny_decoder, monkeypa
     assert contents(folder) == before and list(tmp_path.iterdir()) == [folder]
 
 
+# --- Mixtures of experts -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def moe_config(decoder_config):
+    """Layer 1 is a mixture, layers 0 and 2 are dense."""
+    return dataclasses.replace(
+        decoder_config,
+        num_experts=6,
+        num_experts_per_tok=2,
+        moe_intermediate_size=20,
+        norm_topk_prob=True,
+        decoder_sparse_step=2,
+        tie_word_embeddings=False,
+    )
+
+
+@pytest.fixture
+def tiny_moe(moe_config) -> Qwen3ForCausalLM:
+    decoder = Qwen3ForCausalLM(moe_config).eval()
+    redraw(decoder)
+    return decoder
+
+
+STACKED = "model.layers.1.mlp.experts"
+
+
+def assert_same_weights(found: torch.nn.Module, expected: torch.nn.Module) -> None:
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("max_shard_size", ["1GB", "10KB"])
+@torch.no_grad()
+def test_experts_that_transformers_saved_give_its_logits(tmp_path, moe_config, max_shard_size):
+    transformers = pytest.importorskip("transformers", reason="the reference is not installed")
+    reference = their_model(transformers, moe_config)
+    reference.save_pretrained(tmp_path, max_shard_size=max_shard_size)
+    names = store.open_tensors(tmp_path)
+    assert f"{STACKED}.5.up_proj.weight" in names and f"{STACKED}.gate_up_proj" not in names
+    decoder = load_qwen3(tmp_path)
+    assert decoder.config == moe_config
+    ids = torch.arange(13)[None] * 7
+    torch.testing.assert_close(decoder(ids), reference(ids).logits, **EXACT)
+
+
+@pytest.mark.parametrize("experts", ["each", "fused"])
+@torch.no_grad()
+def test_transformers_loads_the_experts_that_we_save(tmp_path, tiny_moe, experts):
+    transformers = pytest.importorskip("transformers", reason="the reference is not installed")
+    save_qwen3(tiny_moe, tmp_path, experts=experts)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    ids = torch.arange(13)[None] * 7
+    torch.testing.assert_close(tiny_moe(ids), reference(ids).logits, **EXACT)
+
+
+@pytest.mark.parametrize("experts", ["each", "fused"])
+@pytest.mark.parametrize("max_shard_bytes", [10**9, 10**4])
+def test_experts_saved_again_are_the_same_bytes(tmp_path, tiny_moe, experts, max_shard_bytes):
+    options = {"experts": experts, "max_shard_bytes": max_shard_bytes}
+    save_qwen3(tiny_moe, tmp_path / "a", **options)
+    stored = store.open_tensors(tmp_path / "a")
+    assert (f"{STACKED}.0.gate_proj.weight" in stored) == (experts == "each")
+    assert (f"{STACKED}.gate_up_proj" in stored) == (experts == "fused")
+    loaded = load_qwen3(tmp_path / "a")
+    assert_same_weights(loaded, tiny_moe)
+    save_qwen3(loaded, tmp_path / "b", **options)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+@pytest.mark.parametrize("F", [20, 32, 16])  # of these, one matrix or the other is square
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_stacked_experts_are_read_either_way_round(tmp_path, moe_config, F, dtype):
+    config = dataclasses.replace(moe_config, moe_intermediate_size=F)
+    decoder = Qwen3ForCausalLM(config)
+    redraw(decoder)
+    turned = {
+        name: tensor.transpose(-1, -2).contiguous() if STACKED in name else tensor
+        for name, tensor in decoder.state_dict().items()
+    }
+    loaded = load_qwen3(
+        write(tmp_path, published_config(config, torch.float32), turned), dtype=dtype
+    )
+    assert_same_weights(loaded, decoder.to(dtype))
+
+
+def test_experts_are_cast_one_by_one(tmp_path, tiny_moe):
+    save_qwen3(tiny_moe, tmp_path)
+    loaded = load_qwen3(tmp_path, dtype=torch.bfloat16)
+    assert_same_weights(loaded, tiny_moe.to(torch.bfloat16))
+
+
+def test_expert_that_is_missing_or_misshaped_is_named_as_published(tmp_path, tiny_moe):
+    save_qwen3(tiny_moe, tmp_path)
+    stored = store.load_tensors(tmp_path)
+    del stored[f"{STACKED}.3.down_proj.weight"]
+    stored[f"{STACKED}.4.up_proj.weight"] = torch.zeros(21, 32)
+    stored[f"{STACKED}.6.up_proj.weight"] = torch.zeros(20, 32)
+    store.save_tensors(stored, tmp_path)
+    with pytest.raises(
+        CheckpointError,
+        match=rf"1 missing: {STACKED}.3.down_proj.weight; 1 unexpected: {STACKED}.6.up_proj.weight;"
+        rf" 1 of another shape: {STACKED}.4.up_proj.weight \(\[21, 32\], not \[20, 32\]\)",
+    ):
+        load_qwen3(tmp_path)
+
+
 # --- Whole folders -------------------------------------------------------------------------------
 
 
@@ -269,7 +376,7 @@ def text_folder(tmp_path) -> Path:
     decoder = tiny_model.model().decoder
     stops = [words.token_id("<|im_end|>"), words.token_id("<|endoftext|>")]
     generation = {"do_sample": True, "eos_token_id": stops, "temperature": 0.6, "top_k": 20}
-    template = "{{- '<|im_start|>assistant\\n' }}{%- if enable_thinking is false %}{%- endif %}"
+    template = "return a json object with function name and arguments within"
     files = {
         "tokenizer.json": words.to_json(),
         "generation_config.json": json.dumps(generation),
@@ -287,7 +394,7 @@ def test_whole_folder_has_all_that_a_conversation_needs(text_folder):
     assert loaded.tokenizer.to_json() == words.to_json()
     stops = [words.token_id("<|im_end|>"), words.token_id("<|endoftext|>")]
     assert loaded.generation == {"eos_token_id": stops, "temperature": 0.6, "top_k": 20}
-    assert loaded.chat_revision == "qwen3"
+    assert loaded.chat_revision == "instruct-2507"
 
 
 def test_tokenizer_that_is_missing_or_another_models_is_one_clear_line(text_folder):
