@@ -58,7 +58,7 @@ def replace_folder(
         replaceable: names of files that an older model may hold, next to its safetensors.
 
     Raises:
-        CheckpointError: the folder holds something else.
+        CheckpointError: the folder holds something else, or cannot be written.
     """
     directory = directory.resolve()
     if directory.exists() and not directory.is_dir():
@@ -70,18 +70,19 @@ def replace_folder(
             f"{directory} holds other files ({others[0]}), and saving replaces the folder: name a"
             " new one"
         )
-    directory.parent.mkdir(parents=True, exist_ok=True)
     scratch = directory.with_name(f".{directory.name}.{os.getpid()}.saving")
     replaced = directory.with_name(f".{directory.name}.{os.getpid()}.replaced")
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
     try:
+        scratch.mkdir(parents=True)
         write(scratch)
         sync_directory(scratch)
         if directory.exists():
             os.replace(directory, replaced)
         os.replace(scratch, directory)
         sync_directory(directory.parent)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {directory}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
