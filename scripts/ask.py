@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING
 
 from mm.cli.answers import Record, answer_facts, answer_pictures, answer_question
 from mm.cli.console import run
-from mm.cli.options import (
-    IMAGE_HELP,
-    add_model_options,
-    add_output_options,
-    add_thinking_option,
-    make_parser,
-)
+from mm.cli.options import IMAGE_HELP, add_model_options, add_output_options, make_parser
 from mm.cli.questions import answer_file
 
 if TYPE_CHECKING:
@@ -34,10 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("question", metavar="QUESTION", nargs="?", help="comes last, in quotes")
     parser.add_argument("--lang", help="as for caption.py, but the question itself decides")
     parser.add_argument(
-        "--batch", metavar="IN.jsonl", help='lines of {"image": PATH, "question": TEXT}'
+        "--batch",
+        metavar="IN.jsonl",
+        help='lines of {"image": PATH, "question": TEXT}, the image only for models that see',
     )
     parser.add_argument("--output", metavar="OUT.jsonl", help="appended to; answered lines stay")
-    add_thinking_option(parser)
     add_output_options(parser)
     add_model_options(parser)
     args = parser.parse_intermixed_args(argv)

@@ -5,12 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from mm.cli.console import Console, read_line, readable, run
-from mm.cli.options import (
-    add_model_options,
-    add_thinking_option,
-    generation_options,
-    make_parser,
-)
+from mm.cli.options import add_model_options, generation_options, make_parser
 from mm.errors import MMError
 from mm.privacy import PrivacyError
 
@@ -25,7 +20,6 @@ HELP = "/image PATH adds a picture, /new starts again without pictures, /quit en
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(PROG, f"Talk, about pictures or without. In the chat: {HELP}.", EXAMPLES)
     parser.add_argument("images", metavar="IMAGE", nargs="*", help="pictures to talk about")
-    add_thinking_option(parser)
     add_model_options(parser)
     args = parser.parse_intermixed_args(argv)
     return run(PROG, lambda: chat(args))

@@ -1,6 +1,7 @@
 """Generation: batching and caching change nothing, sampling draws what it says it draws."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from mm.generate import (
 from mm.text.tokenizer import Tokenizer
 from mm.vlm import VisionLanguageModel
 from tests import tiny_model
+from tests.decoder.parity import reference
 from tests.tiny_model import NUM_IMAGE_TOKENS, PADDING_ROWS, pixels
 
 VALID = tiny_model.tokenizer().vocab_size
@@ -185,30 +187,31 @@ def test_a_long_neighbour_does_not_cut_a_row_short() -> None:
     assert {row.finish_reason for row in rows} == {"length"}
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_64_greedy_tokens_are_those_of_transformers(tied: bool) -> None:
+KINDS: dict[str, dict[str, Any]] = {
+    "tied": {"tie_word_embeddings": True},
+    "untied": {"tie_word_embeddings": False},
+    "experts": {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+    "yarn": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_64_greedy_tokens_are_those_of_transformers(kind: str) -> None:
     """Alone and in a padded batch, on a decoder without encoder or projector."""
-    transformers = pytest.importorskip("transformers")
-    decoder = tiny_model.model(seed=2, tie_word_embeddings=tied).decoder
-    sizes = dataclasses.asdict(decoder.config)
-    reference = transformers.Qwen3ForCausalLM(
-        transformers.Qwen3Config(
-            **{name: value for name, value in sizes.items() if value is not None},
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-    ).eval()
-    missing = reference.load_state_dict(decoder.state_dict(), strict=False)
-    assert not missing.missing_keys and not missing.unexpected_keys
+    pytest.importorskip("transformers")
+    decoder = tiny_model.model(seed=2, **KINDS[kind]).decoder
+    theirs = reference(decoder)
     model = VisionLanguageModel(None, None, decoder, None)
     prompts = [[3, 14, 15, 92, 65], [35], [8, 9, 79, 32, 38, 46, 264]]
     rows = generate(model, prompts, config=GenerationConfig(max_new_tokens=64))
     for prompt, row in zip(prompts, rows, strict=True):
-        out = reference.generate(
+        out = theirs.generate(
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
             max_new_tokens=64,
             do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
             return_dict_in_generate=True,
             output_scores=True,
         )
@@ -387,8 +390,8 @@ def test_bfloat16_and_autocast_run(vlm: VisionLanguageModel) -> None:
         assert [len(row.ids) for row in rows] == [9, 9, 9]
         # The first choice is clear by far, and bfloat16 keeps two to three digits of a logit.
         assert [row.ids[0] for row in rows] == [row.ids[0] for row in exact]
-        for row, reference in zip(rows, exact, strict=True):
-            assert row.token_probs[0] == pytest.approx(reference.token_probs[0], rel=0.2)
+        for row, other in zip(rows, exact, strict=True):
+            assert row.token_probs[0] == pytest.approx(other.token_probs[0], rel=0.2)
 
 
 def test_the_head_has_padding_rows_in_these_tests(vlm: VisionLanguageModel) -> None:

@@ -30,8 +30,11 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("traced")
-def test_compiled_equals_eager_without_compiling_again() -> None:
-    vlm = tiny_model.model()
+@pytest.mark.parametrize(
+    "sizes", [{}, {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24}]
+)
+def test_compiled_equals_eager_without_compiling_again(sizes: dict[str, int]) -> None:
+    vlm = tiny_model.model(**sizes)
     sampled = dataclasses.replace(COMPILED, temperature=1.2, top_k=30, seed=4)
     first = generate(vlm, PROMPTS, pixels(3), COMPILED)
     with torch.compiler.set_stance("fail_on_recompile"):

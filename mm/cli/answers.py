@@ -43,7 +43,8 @@ def answer_all(
         for index, (source, prompt) in enumerate(batch, start):
             try:
                 if source.problem is None:
-                    requests[index] = model.prepare(source.path, prompt)
+                    image = source.path if source.is_picture else None
+                    requests[index] = model.prepare(image, prompt, args.thinking)
                 else:
                     console.problem(source.path, source.problem)
             except DoorError as error:
@@ -129,7 +130,7 @@ def _stream_one(
         console.problem(source.path, source.problem)
         return
     try:
-        request = model.prepare(source.path, prompt)
+        request = model.prepare(source.path, prompt, args.thinking)
     except DoorError as error:
         console.problem(source.path, str(error))
         return

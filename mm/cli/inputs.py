@@ -12,10 +12,11 @@ from mm.privacy.containers import ALLOWED, sniff
 
 @dataclass(frozen=True)
 class Source:
-    """A picture to look at, or why a path leads to none."""
+    """A picture to look at, or why a path leads to none; or a place that asks without a picture."""
 
     path: str
     problem: str | None = None
+    is_picture: bool = True
 
 
 def find_pictures(arguments: Sequence[str], stdin: TextIO | None = None) -> list[Source]:

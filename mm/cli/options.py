@@ -48,14 +48,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--min-p", type=float, metavar="X", help="leave out tokens below X times the likeliest")
     add("--repetition-penalty", type=float, metavar="X", help="above 1: repeat less")
     add("--seed", type=int, metavar="N", help="of sampling (default: 0)")
+    add("--thinking", choices=("on", "off"), help="think before answering, or not")
     add("--stop", action="append", metavar="TEXT", help="end in front of TEXT; may be repeated")
-
-
-def add_thinking_option(parser: argparse.ArgumentParser) -> None:
-    """For scripts that talk with models that may think first."""
-    parser.add_argument(
-        "--thinking", choices=("on", "off"), help="let the model think before it answers, or not"
-    )
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +57,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     form = group.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line")
-    form.add_argument("--stream", action="store_true", help="print words as they come (greedy)")
+    form.add_argument("--stream", action="store_true", help="print words as they come (without beams)")
     group.add_argument(
         "--batch-size", type=positive, metavar="N", help="pictures at a time (default: 16 on a CPU)"
     )

@@ -14,6 +14,7 @@ from mm.errors import UsageError
 if TYPE_CHECKING:
     from mm.model import Model
 
+TEXT_ONLY = "this model reads text only: leave the picture out"
 LINE_START = b'{"line": '
 
 
@@ -22,9 +23,10 @@ def answer_file(
 ) -> int:
     """Answer the questions of a JSONL file, appending to another; answered lines are skipped.
 
-    Each line of `questions` has `image`, a path from that file's folder on, and `question`; each
-    line of `output` repeats both with the number of the line, the answer and its facts. A batch is
-    written at once, so that stopping at any moment loses at most one batch.
+    Each line of `questions` has `image`, a path from that file's folder on, and `question`, which
+    is all that a text model is asked; each line of `output` repeats them with the number of the
+    line, the answer and its facts. A batch is written at once, so that stopping at any moment loses
+    at most one batch.
 
     Returns:
         The exit status.
@@ -41,13 +43,20 @@ def answer_file(
         asked: list[tuple[int, Record]] = []
         for number in todo:
             row = _question(lines[number - 1])
-            if row is None:
-                console.problem(f"{questions}:{number}", 'needs {"image": PATH, "question": TEXT}')
+            if row is None or (model.sees and "image" not in row):
+                wanted = '{"image": PATH, "question": TEXT}' if model.sees else '{"question": TEXT}'
+                console.problem(f"{questions}:{number}", f"needs {wanted}")
                 console.step()
             else:
                 asked.append((number, row))
         folder = os.path.dirname(questions)
-        items = [(Source(os.path.join(folder, r["image"])), r["question"]) for _, r in asked]
+        sources = [
+            Source(os.path.join(folder, row["image"]), None if model.sees else TEXT_ONLY)
+            if "image" in row
+            else Source(f"{questions}:{number}", is_picture=False)
+            for number, row in asked
+        ]
+        items = [(source, row["question"]) for source, (_, row) in zip(sources, asked, strict=True)]
         with open(output, "ab", buffering=0) as sink:
             for batch in answer_all(model, items, console, args, one_prompt=False):
                 rows = []
@@ -69,9 +78,9 @@ def _question(line: str) -> Record | None:
         return None
     if not isinstance(row, dict):
         return None
-    if not isinstance(row.get("image"), str) or not isinstance(row.get("question"), str):
-        return None
-    return {"image": row["image"], "question": row["question"]}
+    found = {name: row[name] for name in ("image", "question") if name in row}
+    is_good = "question" in found and all(isinstance(value, str) for value in found.values())
+    return found if is_good else None
 
 
 def _answered_lines(output: str, questions: Sequence[str]) -> set[int]:
@@ -96,5 +105,5 @@ def _answered_line(line: bytes, questions: Sequence[str]) -> int | None:
         asked = _question(questions[number - 1])
     except (ValueError, KeyError, TypeError, IndexError):
         return None
-    same = asked == {"image": answer.get("image"), "question": answer.get("question")}
+    same = asked == {name: answer[name] for name in ("image", "question") if name in answer}
     return number if same and number > 0 else None

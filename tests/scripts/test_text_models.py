@@ -65,6 +65,30 @@ def test_text_keeps_its_lines(
     assert said == "a\n\tb\\x1b[0m"
 
 
+def test_a_file_of_questions_without_pictures(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [{"question": f"what is {i}?"} for i in range(3)]
+    rows += [{"image": "a.png", "question": "what?"}, {"question": " "}]
+    questions.write_text("\n".join(map(json.dumps, rows)) + "\n{}\n")
+    files = ["--batch", str(questions), "--output", str(output), "--batch-size", "2"]
+    assert ask.main([*files, "--model", model]) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert err[0] == f'ask.py: {questions}:6: needs {{"question": TEXT}}'
+    assert "a.png: this model reads text only" in err[1]
+    assert f"{questions}:5: the question is empty" in err[2] and len(err) == 3
+    answers = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["question"] for row in answers] == ["what is 0?", "what is 1?", "what is 2?"]
+    loaded = mm.load(model, "cpu")
+    assert [row["answer"] for row in answers] == [
+        loaded.ask(question=row["question"]) for row in answers
+    ]
+    before = output.read_bytes()
+    assert ask.main([*files, "--model", model]) == 1  # what is answered stays
+    assert output.read_bytes() == before
+
+
 def test_a_conversation_without_pictures(
     model: str,
     tmp_path: Path,
