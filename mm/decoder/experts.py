@@ -28,13 +28,16 @@ def has_grouped_mm(x: Tensor, weight: Tensor) -> bool:
     return weight.shape[1] % 8 == 0 and weight.shape[2] % 8 == 0  # rows start at 16 bytes
 
 
-def best_path(x_ND: Tensor, down_EDF: Tensor) -> Literal["loop", "grouped", "gathered"]:
+def best_path(
+    x_ND: Tensor, chosen_NA: Tensor, down_EDF: Tensor
+) -> Literal["loop", "grouped", "gathered"]:
     """Choose how to compute: by what can be traced, then by what was measured to be fastest."""
-    single = len(x_ND) == 1
     if torch.compiler.is_compiling() or x_ND.is_meta:
-        # The grouped form in other dtypes needs the groups' sizes, which no compiler knows.
-        return "gathered" if single or not has_grouped_mm(x_ND, down_EDF) else "grouped"
-    return "loop" if single and x_ND.device.type == "cpu" else "grouped"
+        # Among few pairs hardly two have the same expert, whose matrices would be read twice. The
+        # grouped form in other types needs the groups' sizes, which no compiler knows.
+        few = len(x_ND) == 1 or 4 * chosen_NA.numel() <= len(down_EDF)
+        return "gathered" if few or not has_grouped_mm(x_ND, down_EDF) else "grouped"
+    return "loop" if len(x_ND) == 1 and x_ND.device.type == "cpu" else "grouped"
 
 
 def grouped_linear(x: Tensor, weight: Tensor, group_ends: Tensor) -> Tensor:

@@ -304,7 +304,7 @@ class Experts(nn.Module):
             x_ND = x_ND.to(torch.get_autocast_dtype(device))
         weights_NA = weights_NA.to(x_ND.dtype)
         gate_up, down = self.gate_up_proj, self.down_proj
-        path = best_path(x_ND, down) if self.path == "auto" else self.path
+        path = best_path(x_ND, chosen_NA, down) if self.path == "auto" else self.path
         if path in FAST_PATHS:
             return FAST_PATHS[path](x_ND, chosen_NA, weights_NA, gate_up, down)
         out_ND = x_ND.new_zeros(x_ND.shape, dtype=torch.float32)

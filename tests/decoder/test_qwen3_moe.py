@@ -7,6 +7,7 @@ import torch
 
 from mm.decoder import experts as fast
 from mm.decoder.cache import KVCache
+from mm.decoder.compiled import CompiledDecoder
 from mm.decoder.qwen3 import (
     Experts,
     MixtureOfExperts,
@@ -114,6 +115,26 @@ def test_moe_tensors_have_the_published_names_and_the_fused_shapes(tiny_moe):
     }
 
 
+@pytest.mark.parametrize("normalised", [True, False])
+@torch.no_grad()
+def test_router_in_bfloat16_is_bit_equal_to_transformers(moe_config, normalised):
+    # Among 128 experts, a softmax in bfloat16 would choose others for some of these tokens.
+    modeling = pytest.importorskip("transformers.models.qwen3_moe.modeling_qwen3_moe")
+    config = replace(moe_config, num_experts=128, num_experts_per_tok=8, norm_topk_prob=normalised)
+    ours, theirs = MixtureOfExperts(config), modeling.Qwen3MoeTopKRouter(config)
+    redraw(ours)
+    theirs.weight.copy_(ours.gate.weight)
+    x = torch.randn(500, 32, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    logits, weights, chosen = theirs.to(torch.bfloat16)(x)
+    given: list[torch.Tensor] = []
+    ours.experts.register_forward_pre_hook(lambda _module, args: given.extend(args))
+    ours.to(torch.bfloat16)(x[None])
+    assert torch.equal(given[1], chosen)
+    assert torch.equal(given[2].to(torch.bfloat16), weights)
+    narrow = logits.softmax(-1).topk(8).indices
+    assert not torch.equal(narrow, chosen)  # the input tells the two apart
+
+
 @pytest.mark.parametrize("path", ["auto", *PATHS])
 @pytest.mark.parametrize("chunks", [[1] * 13, [6, 7], [5, 1, 4, 3]], ids=str)
 @torch.no_grad()
@@ -205,9 +226,13 @@ def test_experts_path_is_chosen_for_the_whole_model_and_the_automatic_one_fits(t
     with pytest.raises(ValueError, match=r"unknown experts path 'fast'; known: auto, loop"):
         set_experts_path(tiny_moe, "fast")
     down = tiny_moe.model.layers[0].mlp.experts.down_proj
-    assert fast.best_path(torch.zeros(1, 32), down) == "loop"
-    assert fast.best_path(torch.zeros(2, 32), down) == "grouped"
-    assert fast.best_path(torch.zeros(2, 32, device="meta"), down) == "gathered"
+
+    def best(num_tokens: int, **options: object) -> str:
+        x = torch.zeros(num_tokens, 32, **options)
+        return fast.best_path(x, torch.zeros(num_tokens, 3, dtype=torch.long), down)
+
+    assert [best(1), best(2)] == ["loop", "grouped"]
+    assert [best(1, device="meta"), best(2, device="meta")] == ["gathered", "gathered"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -230,6 +255,23 @@ def test_moe_whole_graph_is_traced_and_equals_eager(moe_config, length, dtype):
     results[0].float().square().mean().backward()
     gradient = decoder.model.layers[0].mlp.experts.gate_up_proj.grad
     assert gradient is not None and gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize(("batch", "dtype"), [(1, torch.float32), (2, torch.bfloat16)], ids=str)
+@torch.no_grad()
+def test_moe_compiled_steps_over_a_static_cache_equal_eager_ones(moe_config, batch, dtype):
+    decoder = Qwen3ForCausalLM(replace(moe_config, num_hidden_layers=1)).eval()
+    redraw(decoder)
+    decoder.to(dtype)
+    ids = some_ids(decoder, batch=batch)
+    cache = KVCache(decoder.config, batch, 13, "cpu", dtype)
+    decoder.hidden(ids[:, :9], cache=cache)
+    steps = CompiledDecoder(decoder, batch, 16, backend="aot_eager")
+    steps.load(cache, torch.full((batch, 1), 9), None)
+    bounds = EXACT if dtype == torch.float32 else {"atol": 0.03, "rtol": 0.03}
+    for index in range(9, 13):
+        eager = decoder.logits(decoder.hidden(ids[:, index : index + 1], cache=cache)[:, 0])
+        torch.testing.assert_close(steps.step(ids[:, index]), eager, **bounds)
 
 
 @pytest.mark.slow  # a C++ compiler run
