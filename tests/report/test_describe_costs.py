@@ -36,6 +36,7 @@ CONFIGS = {
     "mixture": Qwen3Config(**SIZES, **EXPERTS, tie_word_embeddings=False),
     "mixed": Qwen3Config(**SIZES, **EXPERTS, mlp_only_layers=(1,)),
 }
+ROW = 40  # tokens
 each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 
@@ -100,7 +101,14 @@ def test_cache_bytes_are_those_of_the_cache(dtype: torch.dtype) -> None:
     assert held == 2 * 5 * costs.kv_bytes_per_token(config, dtype.itemsize)
 
 
-def kept_bytes(model: Qwen3ForCausalLM, length: int) -> int:
+def hidden(model: Qwen3ForCausalLM, batch: int, length: int) -> Tensor:
+    """Run as training does: with a mask, under autocast."""
+    mask = torch.ones(batch, 1, length, length, dtype=torch.bool).tril()
+    with torch.autocast("cpu", torch.bfloat16):
+        return model.hidden(token_ids(batch, length), attention_mask=mask)
+
+
+def kept_bytes(model: Qwen3ForCausalLM, batch: int) -> int:
     """Bytes of the tensors that the backward pass needs, besides the parameters themselves."""
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, Tensor] = {}
@@ -109,29 +117,28 @@ def kept_bytes(model: Qwen3ForCausalLM, length: int) -> int:
         kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16),
-    ):
-        model.logits(model.hidden(token_ids(2, length)))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = hidden(model, batch, ROW)
+        with torch.autocast("cpu", torch.bfloat16):
+            model.logits(output)
     storages = {place: t.untyped_storage() for place, t in kept.items() if place not in parameters}
     return sum(storage.nbytes() for storage in storages.values())
 
 
 @each_config
 def test_activations_are_the_tensors_that_backward_keeps(config: Qwen3Config) -> None:
-    # The difference of two lengths is free of autocast's copies of the weights. What is left out,
-    # and the reason for the 1 %: token ids, and RoPE's angles, which all layers share.
+    # The difference of two batches is free of autocast's copies of the weights. What is left out,
+    # and the reason for the 1 %: the token ids.
     model = model_of(config, "grouped")
-    measured = kept_bytes(model, 96) - kept_bytes(model, 32)
-    assert costs.activation_bytes(config, 2 * 64, False) == pytest.approx(measured, rel=0.01)
+    measured = kept_bytes(model, 5) - kept_bytes(model, 2)
+    assert costs.activation_bytes(config, 3 * ROW, ROW, False) == pytest.approx(measured, rel=0.01)
 
 
 def test_loop_over_experts_keeps_a_tenth_more() -> None:
     config = CONFIGS["mixture"]
     model = model_of(config, "loop")
-    measured = kept_bytes(model, 96) - kept_bytes(model, 32)
-    formula = costs.activation_bytes(config, 2 * 64, False)
+    measured = kept_bytes(model, 5) - kept_bytes(model, 2)
+    formula = costs.activation_bytes(config, 3 * ROW, ROW, False)
     assert formula < measured < 1.15 * formula
 
 
@@ -148,13 +155,13 @@ def test_checkpointed_layers_keep_their_input_alone() -> None:
             return checkpoint(forward, x, *rest, use_reentrant=False)
 
         layer.forward = recorded
-    with torch.autocast("cpu", torch.bfloat16):
-        output = model.hidden(token_ids(1, 32))
+    output = hidden(model, 1, ROW)
     alive = sum(x.nbytes for ref in inputs if (x := ref()) is not None)
-    per_layer = [costs.layer_activation_bytes(config, i) for i in range(3)]
-    last = costs.activation_bytes(config, 32, False) - 32 * sum(per_layer)
-    assert output.requires_grad
-    assert costs.activation_bytes(config, 32, True) == alive + 32 * max(per_layer) + last
+    layers = [costs.layer_activation_bytes(config, i, ROW) for i in range(3)]
+    last = costs.activation_bytes(config, ROW, ROW, False) - ROW * sum(layers)
+    assert output.requires_grad and alive > 0
+    formula = costs.activation_bytes(config, ROW, ROW, True)
+    assert formula == alive + ROW * max(layers) + last
 
 
 def test_optimizer_state_is_what_a_step_leaves() -> None:

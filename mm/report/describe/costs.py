@@ -115,12 +115,15 @@ def decode_read_bytes(
     return weights + batch * context * kv_bytes_per_token(config, bytes_per_value)
 
 
-def layer_activation_bytes(config: Qwen3Config, layer_idx: int) -> int:
+def layer_activation_bytes(config: Qwen3Config, layer_idx: int, length: int) -> int:
     """Bytes a token that one layer keeps for the backward pass, not compiled.
 
     As `scripts/train.py` runs it: float32 weights and residual stream under bfloat16 autocast, and
-    attention in a fused kernel, which keeps its inputs, its output and a number per row. A compiled
-    step keeps less.
+    attention with a mask in a fused kernel, which keeps its inputs, its output and a number per
+    row; that kernel wants keys and values once for each query head. A compiled step keeps less.
+
+    Args:
+        length: tokens of a row, which the mask is as wide as.
     """
     D, Dh = config.hidden_size, config.head_dim
     H, K = config.num_attention_heads, config.num_key_value_heads
@@ -128,8 +131,9 @@ def layer_activation_bytes(config: Qwen3Config, layer_idx: int) -> int:
     head_norm = 4 * Dh + 4 + 2 * Dh
     cast = 2 * D  # autocast makes a bfloat16 copy for each matrix that reads the norm's output
     attention = norm + 3 * cast
-    attention += (H + K) * (head_norm + 2 * Dh)  # ... and queries and keys after RoPE
-    attention += 2 * K * Dh + H * (2 * Dh + 4)  # values, output, log of each row's sum
+    attention += (H + K) * head_norm
+    attention += H * (4 * 2 * Dh + 4)  # queries, keys, values, output, log of each row's sum
+    attention += 2 * length  # the mask as numbers to add
     if not config.is_moe_layer(layer_idx):
         # gate, silu(gate), up, and their product
         return attention + norm + 2 * cast + 4 * 2 * config.intermediate_size
@@ -146,12 +150,12 @@ def _mixture_activation_bytes(config: Qwen3Config) -> int:
     return router + k * (2 * D + 4 * 2 * F + 2 * D)
 
 
-def activation_bytes(config: Qwen3Config, tokens: int, checkpointing: bool) -> int:
-    """Bytes that the backward pass of `tokens` tokens needs from the layers and the last norm.
+def activation_bytes(config: Qwen3Config, tokens: int, length: int, checkpointing: bool) -> int:
+    """Bytes that backward needs, of `tokens` tokens in rows of `length`, from layers and last norm.
 
     With checkpointing each layer keeps its input alone, and one at a time is computed again.
     """
-    layers = [layer_activation_bytes(config, i) for i in range(config.num_hidden_layers)]
+    layers = [layer_activation_bytes(config, i, length) for i in range(config.num_hidden_layers)]
     kept = sum(layers)
     if checkpointing:
         kept = 4 * config.hidden_size * len(layers) + max(layers)

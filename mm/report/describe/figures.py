@@ -92,7 +92,8 @@ def _training(description: Description, forward: int) -> Figures:
     parts = description.parts
     total = description.num_parameters
     trained = sum(row.num_parameters for row in parts if row.part not in plan.frozen)
-    activations = costs.activation_bytes(description.decoder, plan.tokens, plan.checkpointing)
+    sizes = plan.tokens, plan.length, plan.checkpointing
+    activations = costs.activation_bytes(description.decoder, *sizes)
     # Backward is a gradient of the inputs and one of the weights, each as much work as forward.
     factor = 2 + ("decoder" not in plan.frozen) + plan.checkpointing
     step = plan.tokens * forward * factor
