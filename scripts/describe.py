@@ -2,7 +2,8 @@
 
 Parts are Hydra groups by name, the files under conf/encoder, conf/projector and conf/decoder. A
 decoder alone is a text model; with nothing chosen it is the model that ships, whose parts also
-stand in where an encoder or a projector is chosen without the rest. Nothing is loaded or trained.
+stand in where an encoder or a projector is chosen without the rest. model=DIR is a stored model
+instead, ours or a published Qwen3's. Nothing is loaded or trained.
 
 A plan is KEY=VALUE too: gpu=h100 (or its memory, gpu=24GB), dtype=bf16, context=TOKENS and
 batch=ROWS for decoding; tokens=, length=, pictures=, checkpointing=true and frozen=[encoder] for a

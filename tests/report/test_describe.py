@@ -148,7 +148,7 @@ def test_training_takes_three_times_forward_and_four_with_checkpointing() -> Non
         plan = Plan(tokens=64, length=16, checkpointing=checkpointing)
         found = figures(describe(decoder, plan=plan))
         short = found["flops_per_token"]["forward_in_training"]
-        assert short < forward  # documents of 16 tokens, not of 1,024
+        assert short < forward  # rows of 16 tokens, not of 1,024
         assert found["training"]["step_flops"] == 64 * factor * short
 
 

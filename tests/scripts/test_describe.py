@@ -8,7 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from mm.checkpoints.qwen3_config import published_config
+from mm.decoder.qwen3 import Qwen3Config
+from mm.registry import make_config
+from mm.report.describe.choice import compose_parts
 from scripts import describe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +73,24 @@ def test_json_and_svg(
     assert "<svg " in drawn.read_text(encoding="utf-8")
 
 
+def test_stored_models_are_described_by_their_config(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    own = ROOT / "mm/assets/scenes-12m"
+    assert run(monkeypatch, f"model={own}", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["title"] == "scenes-12m"
+    assert found["picture"]["tokens"] == 16
+    parts, _, _ = compose_parts(["decoder=qwen3_30b_a3b"], ROOT / "conf")
+    config = make_config(Qwen3Config, parts["decoder"]["config"], "decoder")
+    published = json.dumps(published_config(config, torch.bfloat16))
+    (tmp_path / "config.json").write_text(published, encoding="utf-8")
+    assert run(monkeypatch, f"model={tmp_path}", "gpu=h100", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"]["active"] == 3_353_032_704
+    assert found["gpu"]["name"] == "h100"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -86,6 +109,9 @@ def test_json_and_svg(
         (["frozen=encodr"], "it must be 'encoder'"),
         (["frozen=encoder,projector,decoder"], "nothing would be trained"),
         (["decoder=qwen3_0_6b", "context=131072"], "positions reach to 40,960"),
+        (["model=no/such/folder"], "no/such/folder"),
+        (["model=tests"], "config.json"),
+        (["model=tests", "decoder=qwen3_tiny"], "has its own parts, leave one out"),
         (["--height", "0"], "a picture of 640 x 0"),
         (["--svg", "/"], "cannot write /: Is a directory"),
     ],

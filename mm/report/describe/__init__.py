@@ -16,7 +16,6 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from mm import decoder as decoders
 from mm import vlm
 from mm.decoder.qwen3 import Qwen3Config
 from mm.errors import ConfigError, MMError
@@ -37,8 +36,8 @@ class Plan:
     context: int | None = None  # tokens in the cache per sequence; None: 32,768 if positions do
     batch: int = 1  # sequences decoded at once
     tokens: int = 8192  # tokens of a training step, image tokens included
-    length: int = 1024  # of the documents among them, which attend within themselves
-    pictures: int | None = None  # of a training step; None: one per document
+    length: int = 1024  # of a row of them
+    pictures: int | None = None  # of a training step; None: one per row
     checkpointing: bool = False
     frozen: tuple[Literal["encoder", "projector", "decoder"], ...] = ()
 
@@ -122,34 +121,30 @@ def describe(
     pictures = None
     modules: list[tuple[str, nn.Module, str]] = []
     with _buildable(config), torch.device("meta"), skipping_initialisation():
-        if config.get("encoder") is None:
-            entry = config["decoder"]
-            decoder = decoders.build(entry["name"], dict(entry.get("config", {})))
-        else:
-            model = vlm.build({**config, "image_token_id": 0})
-            decoder = model.decoder
-            modules += [("encoder", model.encoder, ""), ("projector", model.projector, "")]
-    sizes = decoder.config
+        sees = config.get("encoder") is not None
+        parts = ("encoder", "projector", "decoder") if sees else ("decoder",)
+        chosen = {part: config[part] for part in parts if part in config}
+        model = vlm.build({**chosen, "image_token_id": 0} if sees else chosen)
+    sizes: object = model.decoder.config
     if not isinstance(sizes, Qwen3Config):
         name = config["decoder"]["name"]
         raise ConfigError(f"decoder {name!r} is no Qwen3, whose costs are all that is known here")
-    if modules:
-        with _buildable(config):
+    if sees:
+        with _buildable(config, "encoder and projector cannot be run to count"):
             pictures = trace_pictures(model, picture_size)
         grid = f"{pictures.grid[0]} x {pictures.grid[1]} patches, {pictures.encoder_width:,} wide"
         tokens = f"{pictures.num_tokens:,} tokens, {sizes.hidden_size:,} wide"
         modules = [("encoder", model.encoder, grid), ("projector", model.projector, tokens)]
-    modules.append(
-        ("decoder", decoder, f"{sizes.num_hidden_layers} layers, {sizes.vocab_size:,} ids")
-    )
+    shape = f"{sizes.num_hidden_layers} layers, {sizes.vocab_size:,} ids"
+    modules.append(("decoder", model.decoder, shape))
     _check_plan(plan, sizes, [part for part, *_ in modules])
-    parts = tuple(
+    rows = tuple(
         PartRow(part, str(config[part]["name"]), count_parameters(module), shape)
         for part, module, shape in modules
     )
     return Description(
-        title=title or " + ".join(row.name for row in parts),
-        parts=parts,
+        title=title or " + ".join(row.name for row in rows),
+        parts=rows,
         decoder=sizes,
         pictures=pictures,
         plan=plan,
@@ -163,7 +158,9 @@ def count_parameters(module: nn.Module) -> int:
 
 
 @contextmanager
-def _buildable(config: Mapping[str, Any]) -> Iterator[None]:
+def _buildable(
+    config: Mapping[str, Any], problem: str = "no tensors can be made in these sizes"
+) -> Iterator[None]:
     """Turn what is wrong with parts, or sizes that no tensor can have, into a ConfigError."""
     for part in ("encoder", "decoder"):
         layers = ((config.get(part) or {}).get("config") or {}).get("num_hidden_layers")
@@ -180,7 +177,7 @@ def _buildable(config: Mapping[str, Any]) -> Iterator[None]:
         raise ConfigError(str(error)) from error
     except (RuntimeError, OverflowError, TypeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"no tensors can be made in these sizes: {reason}") from error
+        raise ConfigError(f"{problem}: {reason}") from error
 
 
 def _check_plan(plan: Plan, config: Qwen3Config, parts: list[str]) -> None:

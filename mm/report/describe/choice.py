@@ -18,18 +18,25 @@ def compose_parts(words: list[str], conf: Path) -> tuple[dict[str, Any], Plan, s
 
     Args:
         words: Hydra overrides: groups by name, fields of parts (`decoder.config.head_dim=64`) and
-            of `Plan` (`context=4096`).
+            of `Plan` (`context=4096`); or `model=DIR` and fields of the plan.
         conf: the folder of Hydra groups.
 
     Raises:
         ConfigError: an unknown name, a value of the wrong type, or what Hydra cannot read or apply.
+        CheckpointError: `model` names no model's folder.
     """
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    chosen, fields = choose(words, conf)
+    folders = [word.partition("=")[2] for word in words if word.startswith("model=")]
+    chosen, fields = choose([word for word in words if not word.startswith("model=")], conf)
+    if folders:
+        others = [word for word in words if _group(word) in SHIPPED]
+        if others:
+            raise ConfigError(f"{others[0]}: model={folders[-1]} has its own parts, leave one out")
+        chosen = {}
     overrides = [f"+{group}={name}" for group, name in chosen.items()] + fields
     try:
         with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
@@ -42,7 +49,29 @@ def compose_parts(words: list[str], conf: Path) -> tuple[dict[str, Any], Plan, s
         plan: Plan = make_config(Plan, parts.pop("plan", {}), "the plan")
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if folders:
+        return stored_parts(folders[-1]), plan, Path(folders[-1]).resolve().name
     return parts, plan, title_of(chosen)
+
+
+def stored_parts(directory: str) -> dict[str, Any]:
+    """Read the parts of a stored model, of this package's own or of a published text model.
+
+    Raises:
+        CheckpointError: it is no model's folder.
+    """
+    from mm.checkpoints import published, qwen3_config, store
+
+    path = Path(directory) / "config.json"
+    if published.format_of(directory) == "text":
+        fields = dataclasses.asdict(qwen3_config.read_config(path))
+        return {"decoder": {"name": "qwen3", "config": fields}}
+    stored = store.read_json(path)
+    return {part: stored[part] for part in SHIPPED if stored.get(part) is not None}
+
+
+def _group(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0].split(".")[0]
 
 
 def choose(words: list[str], conf: Path) -> tuple[dict[str, str], list[str]]:
@@ -65,12 +94,12 @@ def choose(words: list[str], conf: Path) -> tuple[dict[str, str], list[str]]:
             elif key == "frozen" and not name.startswith("["):
                 name = f"[{name}]"
             fields.append(f"+plan.{key}={name}")
-        elif key.lstrip("+~").split(".")[0] in SHIPPED:
+        elif _group(word) in SHIPPED:
             fields.append(word)
         else:
-            known = [*SHIPPED, *planned]
+            known = [*SHIPPED, "model", *planned]
             raise ConfigError(unknown_name_message("KEY=VALUE", key, known))
-    sees = any(word.lstrip("+~").startswith(("encoder", "projector")) for word in words)
+    sees = any(_group(word) in ("encoder", "projector") for word in words)
     if sees or "decoder" not in chosen:
         chosen = SHIPPED | chosen
     return chosen, fields

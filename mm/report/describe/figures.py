@@ -67,7 +67,7 @@ def _flops(description: Description) -> Figures:
     config, context = description.decoder, description.context
     weights = costs.matmul_flops(config)
     last = costs.attention_flops(config, context)
-    # A document's tokens attend to one, two, ... of its tokens.
+    # A row's tokens attend to one, two, ... of its tokens.
     trained = weights + costs.attention_flops(config, (description.plan.length + 1) / 2)
     return {
         "weights": weights,
@@ -99,8 +99,8 @@ def _training(description: Description, forward: int) -> Figures:
     step = plan.tokens * forward * factor
     pictures = 0
     if seen:
-        per_document = math.ceil(plan.tokens / plan.length)
-        pictures = per_document if plan.pictures is None else plan.pictures
+        per_row = math.ceil(plan.tokens / plan.length)
+        pictures = per_row if plan.pictures is None else plan.pictures
         projector = 2 + ("projector" not in plan.frozen)
         if "encoder" in plan.frozen:  # nothing before it learns, so it keeps nothing
             step += pictures * (seen.encoder_flops + (projector - 1) * seen.projector_flops)

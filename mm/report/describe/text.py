@@ -62,7 +62,7 @@ def _training_rows(training: Mapping[str, Any]) -> list[tuple[str, str]]:
     needs = [f"{need.replace('_', ' ')} {size(n)}" for need, n in training["bytes"].items()]
     seen = f" and {plural(training['pictures'], 'picture')}" if training["pictures"] else ""
     return [
-        ("training", f"{training['tokens']:,} tokens{seen}, documents of {training['length']:,},"),
+        ("training", f"{training['tokens']:,} tokens{seen}, in rows of {training['length']:,},"),
         ("", f"{kept} activation checkpointing: {quantity(training['step_flops'], 'FLOP')} a step"),
         *(("", line) for line in listed([size(training["total_bytes"]) + ":", *needs])),
     ]
