@@ -377,8 +377,19 @@ class Model:
             answers += self.run([self.prepare(*pair) for pair in pairs], **options)
         return answers
 
-    def run(self, requests: Sequence[Request], **options: Unpack[Options]) -> list[Answer]:
-        """Answer prepared requests in one batch."""
+    def run(
+        self,
+        requests: Sequence[Request],
+        seeds: Sequence[int] | None = None,
+        **options: Unpack[Options],
+    ) -> list[Answer]:
+        """Answer prepared requests in one batch.
+
+        Args:
+            requests: from `prepare` or `prepare_turns`.
+            seeds: one a request; by default the option `seed` for each, which gives it the answer
+                that it would have alone.
+        """
         pixels = [r.pixel_values for r in requests if r.pixel_values is not None]
         try:
             rows = generate(
@@ -386,6 +397,7 @@ class Model:
                 [request.input_ids for request in requests],
                 torch.cat(pixels) if pixels else None,
                 self._generation(options),
+                seeds,
                 tokenizer=self.tokenizer,
             )
         except torch.OutOfMemoryError:

@@ -266,6 +266,9 @@ def test_a_published_text_model_answers_as_its_folder_says(text_model: Model) ->
     assert said != text_model.ask(question="how many cups?", max_new_tokens=12, seed=4)
     answers = text_model.answer_many([None] * 2, ["how many cups?", "why?"], **short)  # type: ignore[arg-type]
     assert answers[0].text == said
+    request = text_model.prepare(None, "how many cups?")
+    several = text_model.run([request] * 3, seeds=[3, 4, 3], max_new_tokens=12)
+    assert several[0] == several[2] and several[0].text == said != several[1].text
     logits = text_model.logits(torch.tensor([[1, 2, 3]]))
     with torch.no_grad():
         assert torch.equal(logits, text_model.vlm.decoder(torch.tensor([[1, 2, 3]])))

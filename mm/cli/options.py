@@ -57,7 +57,9 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     form = group.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line")
-    form.add_argument("--stream", action="store_true", help="print words as they come (without beams)")
+    form.add_argument(
+        "--stream", action="store_true", help="print words as they come (without beams)"
+    )
     group.add_argument(
         "--batch-size", type=positive, metavar="N", help="pictures at a time (default: 16 on a CPU)"
     )
