@@ -44,7 +44,7 @@ def attention(sheet: Sheet, config: Qwen3Config, left: float, top: float) -> Non
         theta = f"RoPE, θ = {config.rope_theta:,.0f}"
         scaling = config.rope_scaling
         if scaling is not None:
-            theta = f"RoPE, YaRN × {scaling.factor:g}"
+            theta += f", YaRN × {scaling.factor:g}"
         sheet.box(column - width / 2, bottom - 198, width, 30, "attend", theta)
     sheet.line([(value, bottom - 106), (value, bottom - 216)])
     sheet.line([(key, bottom - 198), (key, bottom - 216)])
@@ -118,8 +118,8 @@ def mixture(sheet: Sheet, config: Qwen3Config, left: float, top: float, bottom: 
     _panel(sheet, left, top, bottom, "Mixture of experts")
     dense = config.num_hidden_layers - costs.num_sparse_layers(config)
     if dense:
-        note = f"{dense} of {config.num_hidden_layers} layers have a SwiGLU instead"
-        sheet.text(left + 18, top + 46, note, 11.5, "soft", "start")
+        note = f"{dense} of {config.num_hidden_layers} layers are dense"
+        sheet.text(left + 18, top + 44, note, 11.5, "soft", "start", room=180)
     middle, width = left + WIDTH / 2, 260
     sheet.text(middle + 10, bottom - 8, f"T × {D:,}", 11.5, "soft", "start")
     sheet.line([(middle, bottom), (middle, bottom - 36)])
