@@ -268,7 +268,7 @@ def test_a_published_text_model_answers_as_its_folder_says(text_model: Model) ->
     assert answers[0].text == said
     request = text_model.prepare(None, "how many cups?")
     several = text_model.run([request] * 3, seeds=[3, 4, 3], max_new_tokens=12)
-    assert several[0] == several[2] and several[0].text == said != several[1].text
+    assert several[0].text == several[2].text == said != several[1].text
     logits = text_model.logits(torch.tensor([[1, 2, 3]]))
     with torch.no_grad():
         assert torch.equal(logits, text_model.vlm.decoder(torch.tensor([[1, 2, 3]])))

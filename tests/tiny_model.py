@@ -95,9 +95,10 @@ def save(directory: Path, vlm: VisionLanguageModel | None = None, **extra: Any) 
 
 
 # What tells the published chat templates apart, without the rest of them.
+_JSON_TOOLS = "return a json object with function name and arguments within"
 TEMPLATES = {
-    "qwen3": "{{- '<|im_start|>assistant\\n' }}{%- if enable_thinking is false %}{%- endif %}",
-    "instruct-2507": "{{- '<|im_start|>assistant\\n' }}",
+    "qwen3": f"{_JSON_TOOLS} reasoning_content last_query_index enable_thinking",
+    "instruct-2507": _JSON_TOOLS,
 }
 
 
