@@ -21,7 +21,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mm.errors import CheckpointError, MMError, UsageError
+
 READERS = ("mm", "transformers")
+DTYPES = ("bfloat16", "float16", "float32")
 
 
 def bench_load(args: argparse.Namespace) -> dict[str, Any]:
@@ -34,10 +37,19 @@ def bench_load(args: argparse.Namespace) -> dict[str, Any]:
 
     Returns:
         Sizes in bytes, and for each reader and state of the cache medians with their range.
+
+    Raises:
+        MMError: the folder is no Qwen3's, there is no such dtype, or a reader failed.
     """
+    from mm.checkpoints.published import format_of
+
     dtype = getattr(args, "dtype", None) or "bfloat16"
+    if dtype not in DTYPES:
+        raise UsageError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
     runs = getattr(args, "runs", None) or 3
     if (directory := getattr(args, "directory", None)) is not None:
+        if format_of(directory) != "text":
+            raise CheckpointError(f"{directory} is mm's own, which transformers does not read")
         return _compare(Path(directory), dtype, runs)
     with tempfile.TemporaryDirectory(prefix="mm-bench-load-") as scratch:
         needed, free = 9 * 10**9, shutil.disk_usage(scratch).free
@@ -179,11 +191,12 @@ def _in_a_child(reader: str, directory: Path, dtype: str) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
     if done.returncode != 0:
-        raise RuntimeError(f"loading with {reader} failed with status {done.returncode}")
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:300]
+        raise MMError(f"loading with {reader} failed, status {done.returncode}: {reason}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 

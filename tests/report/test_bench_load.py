@@ -4,6 +4,7 @@ from argparse import Namespace
 
 import pytest
 
+from mm.errors import MMError
 from mm.report import bench_load
 
 SIZES = {
@@ -42,3 +43,27 @@ def test_both_readers_are_measured_on_the_same_weights(tmp_path, monkeypatch, ap
         assert 10**8 < case["peak_bytes"]["median"] < 10**10
     lines = bench_load.table(result).splitlines()
     assert len(lines) == 5 and lines[0].split()[0] == "reader"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"directory": "{tmp}/nowhere"}, "nowhere does not exist"),
+        ({"directory": "{tmp}"}, "has no config.json"),
+        ({"directory": "{tmp}", "dtype": "int4"}, "unknown dtype 'int4'"),
+        ({"directory": "{tmp}/own"}, "is mm's own, which transformers does not read"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_clear_line(tmp_path, given, message):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/config.json").write_text('{"format": "mm"}')
+    filled = given | {"directory": given["directory"].format(tmp=tmp_path)}
+    with pytest.raises(MMError, match=message):
+        bench_load.bench_load(Namespace(**filled))
+
+
+def test_reader_that_fails_is_named_with_its_reason(tmp_path):
+    bench_load.write_random(tmp_path, **SIZES)
+    (tmp_path / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(MMError, match="loading with mm failed, status 1: .*truncated at 3 bytes"):
+        bench_load.bench_load(Namespace(directory=tmp_path, runs=1))
