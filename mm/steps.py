@@ -192,6 +192,9 @@ def start(
             else:
                 kept.decoder.load(batch.cache)
             return logits, kept.decoder.step, engine
+        if not kept.told:
+            kept.told = True
+            warnings.warn(f"decoding eagerly: {engine!r} failed ({kept.failure})", stacklevel=2)
     logits, batch = read(longest + num_tokens, config.prefill_chunk)
     return logits, lambda tokens: step(model, tokens, batch), "eager"
 
@@ -206,6 +209,7 @@ class _Kept:
     key: tuple[object, ...]
     decoder: Any = None  # CompiledDecoder or FusedDecoder
     failure: str = ""  # why it could not be made; it is not tried again
+    told: bool = False  # whether a warning has said so
 
     def __deepcopy__(self, memo: dict[int, object]) -> None:
         return None
@@ -234,6 +238,5 @@ def _kept(model: VisionLanguageModel, engine: Decode, batch_size: int, needed: i
         raise
     except Exception as error:  # compilers raise of every kind
         made.failure = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        warnings.warn(f"the {engine} decoder can't be made: {made.failure}", stacklevel=2)
     model.engine = made
     return made
