@@ -9,12 +9,13 @@ from functools import lru_cache
 from itertools import groupby
 
 from mm.errors import UsageError
-from mm.text.messages import IMAGE_MARKER, Message, MessageLike, Tool, ToolCall, Turn
+from mm.text.messages import IMAGE_MARKER, ROLES, Message, MessageLike, Tool, ToolCall, Turn
 from mm.text.template import Piece, Revision, Thinking, render, revision_of
 from mm.text.tokenizer import Tokenizer
 
 __all__ = [
     "IMAGE_MARKER",
+    "ROLES",
     "EncodedChat",
     "Message",
     "MessageLike",

@@ -69,6 +69,7 @@ class Published:
         from jinja2 import nodes
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+        self.text = text
         self.taken: set[str] = set()
         self.branches: set[str] = set()
 
@@ -135,10 +136,13 @@ SNIPPETS = [
     *("</tool_response>", "\n", " ", "\n\n", "\\n", "<a href='x'>&amp;", '"', "{}", "/no_think"),
     *("가나다", "é🙂", "ok", "word", "<function=f>", "</parameter>"),
 ]
-TEXT = st.lists(
+INNER = st.lists(
     st.sampled_from(SNIPPETS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
     max_size=4,
 ).map("".join)
+# The templates trim some texts at their ends, each in its own way.
+EDGE = st.sampled_from(["", "\n", " \n", "\n\n "])
+TEXT = INNER | st.builds("{}{}{}".format, EDGE, INNER, EDGE)
 # Not a picture's marker, which the templates for text alone don't know.
 PLAIN = TEXT.filter(lambda text: "<image>" not in text)
 ANSWER = TEXT | st.just("ok") | st.builds("<think>\n{}\n</think>\n\n{}".format, TEXT, TEXT)
@@ -160,6 +164,7 @@ PROPERTY = _fields(
     {
         "type": st.sampled_from(["string", "integer", ["string", "null"]]),
         "description": TEXT,
+        "name": TEXT,
         "enum": st.lists(TEXT, max_size=2),
         "default": JSON,
         "items": st.just({"type": "string"}),

@@ -51,6 +51,7 @@ NUMBERS = {
             "o": {"type": "object"},
             "n": {"type": ["integer", "null"]},
             "s": {"type": "string"},
+            "t": {"type": ["string", "integer"]},
             "any": {},
             "odd": {"type": [{}, 3]},
         }
@@ -182,6 +183,11 @@ def test_line_breaks_and_tags_inside_an_argument_do_not_end_the_call() -> None:
     assert parse_answer(text, "coder").tool_calls == (ToolCall("f", {"a": code}),)
 
 
+def test_content_before_a_call_in_tags_is_trimmed_as_the_template_does() -> None:
+    text = " \nLet me look.\n\n<tool_call>\n<function=f>\n</function>\n</tool_call>"
+    assert parse_answer(text, "coder") == ParsedAnswer("", "Let me look.", (ToolCall("f"),))
+
+
 JSON_BAD = [
     '{"name": "f", "arguments": {}}',  # not closed
     '{"name": "f", "arguments": {}\n</tool_call>',
@@ -246,6 +252,7 @@ def test_a_malformed_call_leaves_the_whole_answer_as_content(revision: Revision,
         ("n", "None", None),
         ("n", "3", 3),
         ("s", "12", "12"),
+        ("t", "12", "12"),
         ("any", "12", "12"),
         ("odd", "12", "12"),
         ("unknown", "12", "12"),

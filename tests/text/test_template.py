@@ -19,6 +19,7 @@ from tests.text.published import (
     REVISION_OF,
     SHA256,
     Conversation,
+    Published,
     conversations,
     digest,
     ours,
@@ -32,6 +33,12 @@ RECORDS = records()
 JSON = "return a json object with function name and arguments within"
 REASONS = f"{JSON} reasoning_content last_query_index"
 XML = "<tools> <function= <parameter="
+
+
+def published_or_skip(name: str) -> Published:
+    if template_text(name) is None:
+        pytest.skip(f"MM_QWEN3_TEMPLATES names no folder with {name}.jinja")
+    return published(name)
 
 
 def test_two_hundred_recorded_conversations_of_every_revision() -> None:
@@ -52,27 +59,8 @@ def test_the_text_is_the_one_recorded(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REVISION_OF)
-def test_the_text_is_the_published_templates_whatever_is_said(name: str) -> None:
-    if template_text(name) is None:
-        pytest.skip(f"MM_QWEN3_TEMPLATES names no folder with {name}.jinja")
-    reference = published(name)
-
-    @settings(
-        max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-    )
-    @given(conversations(name))
-    def compare(conversation: Conversation) -> None:
-        assert ours(conversation) == reference.render(conversation)
-
-    compare()
-    assert reference.branches - reference.taken == NEVER_TAKEN.get(name, set())
-
-
-@pytest.mark.parametrize("name", REVISION_OF)
-def test_the_records_are_what_the_published_template_renders(name: str) -> None:
-    if template_text(name) is None:
-        pytest.skip(f"MM_QWEN3_TEMPLATES names no folder with {name}.jinja")
-    reference = published(name)
+def test_the_records_are_the_published_templates_and_take_each_branch(name: str) -> None:
+    reference = published_or_skip(name)
     reference.taken.clear()
     for record in RECORDS:
         if record["template"] == name:
@@ -83,10 +71,20 @@ def test_the_records_are_what_the_published_template_renders(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REVISION_OF)
+def test_the_text_is_the_published_templates_whatever_is_said(name: str) -> None:
+    reference = published_or_skip(name)
+
+    @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(conversations(name))
+    def compare(conversation: Conversation) -> None:
+        assert ours(conversation) == reference.render(conversation)
+
+    compare()
+
+
+@pytest.mark.parametrize("name", REVISION_OF)
 def test_a_published_template_is_told_by_its_text(name: str) -> None:
-    text = template_text(name)
-    if text is None:
-        pytest.skip(f"MM_QWEN3_TEMPLATES names no folder with {name}.jinja")
+    text = published_or_skip(name).text
     assert digest(text.rstrip("\n")) == SHA256[name]
     assert revision_of(text) == REVISION_OF[name]
 
