@@ -27,7 +27,7 @@ Step = Callable[[Tensor], Tensor]  # tokens [B] -> logits [B, V]
 
 # Answers from here on are worth the wait for an engine: seconds for the fused kernels, up to a
 # minute for the compiler (less when it finds its files of an earlier run).
-FUSED_FROM = 64
+FUSED_FROM = 256
 COMPILED_FROM = 512
 GPU = "cuda"
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import mm
+from mm.checkpoints import native
 from mm.errors import CheckpointError, ConfigError, UsageError
 from mm.folder import pick_device
 from mm.generate import Generated, GenerationConfig, generate
@@ -272,6 +273,24 @@ def test_a_published_text_model_answers_as_its_folder_says(text_model: Model) ->
     logits = text_model.logits(torch.tensor([[1, 2, 3]]))
     with torch.no_grad():
         assert torch.equal(logits, text_model.vlm.decoder(torch.tensor([[1, 2, 3]])))
+
+
+def test_space_in_front_of_an_answer_is_left_out_of_the_stream(
+    text_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mm.text.tokenizer.Tokenizer.token_bytes", lambda *_: b"\n a")
+    parts = list(text_model.ask(question="why?", stream=True, max_new_tokens=3))
+    assert parts == ["a", "\n a", "\n a"]
+
+
+def test_a_text_model_is_saved_in_our_own_format_too(text_model: Model, tmp_path: Path) -> None:
+    extra = {"chat": {"thinking": "none"}, "generation": {"max_new_tokens": 9}}
+    native.save(text_model.vlm, text_model.tokenizer, tmp_path / "own", card="Text.", extra=extra)
+    again = mm.load(tmp_path / "own", "cpu")
+    assert not again.sees
+    assert again.ask(question="how many cups?") == text_model.ask(
+        question="how many cups?", thinking="on", temperature=0.0, max_new_tokens=9
+    )
 
 
 def test_pictures_are_refused_by_a_text_model(text_model: Model) -> None:

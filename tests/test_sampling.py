@@ -119,6 +119,16 @@ def test_how_candidates_are_found_does_not_change_the_draw() -> None:
         assert torch.equal(choose(config, logits, seeds), tokens)
 
 
+def test_each_step_draws_anew_from_the_seeds_own_stream() -> None:
+    """With equal logits the drawn number itself says which token comes."""
+    config, steps = GenerationConfig(temperature=1.0), 50
+    chooser = Chooser(config, [[1], [2]], [5, 6], steps, 100, torch.device("cpu"))
+    tokens = torch.stack([chooser(torch.zeros(2, 100))[0] for _ in range(steps)], 1)
+    for row, seed in zip(tokens, (5, 6), strict=True):
+        drawn = torch.rand(steps, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(row, (drawn.double() * 100).floor().long())
+
+
 def test_greedy_is_the_likeliest_token_and_its_probability() -> None:
     logits = torch.empty(5, 60).normal_(generator=torch.Generator().manual_seed(4)) * 4
     tokens, probs = greedy(logits)

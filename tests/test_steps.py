@@ -104,14 +104,14 @@ def test_auto_on_a_gpu_weighs_the_answers_length(monkeypatch: pytest.MonkeyPatch
     chosen = {
         (batch, length): choose_engine(vlm, batch, length, "auto")
         for batch in (1, 2)
-        for length in (10, 100, 1000)
+        for length in (10, 300, 1000)
     }
     assert chosen == {
         (1, 10): "eager",
-        (1, 100): "fused",
+        (1, 300): "fused",
         (1, 1000): "fused",
         (2, 10): "eager",
-        (2, 100): "eager",
+        (2, 300): "eager",
         (2, 1000): "compiled",
     }
     with pytest.raises(UsageError, match="decode is 'fused', but it decodes one sequence.*'auto'"):
