@@ -7,6 +7,7 @@ model answers as well, only without pictures.
 import dataclasses
 import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -24,6 +25,7 @@ from mm.privacy.door import open_image
 from mm.sampling import Decode
 from mm.text.answer import ParsedAnswer, parse_answer, parse_ids
 from mm.text.chat import IMAGE_MARKER, MessageLike, Tool, ToolCall, encode_chat, stop_token_ids
+from mm.text.template import Revision, check_mode
 from mm.text.tokenizer import Tokenizer
 from mm.vlm import VisionLanguageModel
 
@@ -59,11 +61,13 @@ class Request:
         input_ids: the prompt, image placeholders included.
         pixel_values: float32 `[K, 3, S, S]`, or None without pictures.
         tools: what the model may call.
+        revision: whose chat template frames the prompt; None writes plain text.
     """
 
     input_ids: list[int]
     pixel_values: Tensor | None
     tools: tuple[Tool, ...] = ()
+    revision: Revision | None = None
 
 
 @dataclass(frozen=True)
@@ -191,18 +195,27 @@ class Model:
             raise UsageError("this model reads text only: ask it without a picture")
         pictures = [self._open(image) for image in images]
         settings = self.config.get("chat", {})
+        revision, mode = settings.get("revision"), thinking or settings.get("thinking", "none")
+        if "revision" in settings and revision is None:
+            warnings.warn(
+                "the model's folder has no chat template that is known here: the prompt is framed"
+                " as for 'instruct-2507', so its answers may be poor",
+                stacklevel=2,
+            )
+        if revision is not None or mode != "none":
+            revision, mode = check_mode(revision, mode)
         ids = encode_chat(
             self.tokenizer,
             messages,
             tools=tools,
             num_image_tokens=[self.vlm.num_image_tokens(p.height, p.width) for p in pictures],
-            revision=settings.get("revision"),
-            thinking=thinking or settings.get("thinking", "none"),
+            revision=revision,
+            thinking=mode,
             add_generation_prompt=True,
         ).input_ids
         check_length(self.vlm, ids)
         pixel_values = self.vlm.encoder.preprocess(pictures) if pictures else None
-        return Request(ids, pixel_values, tuple(tools))
+        return Request(ids, pixel_values, tuple(tools), revision)
 
     def _open(self, image: PictureLike) -> Image:
         return open_image(_file_of(image) if isinstance(image, Image) else image)
@@ -457,8 +470,7 @@ class Model:
 
     def _parsed(self, request: Request, row: Generated) -> ParsedAnswer:
         """Take an answer apart, if the model writes more than text."""
-        revision = self.config.get("chat", {}).get("revision")
-        text = row.text or ""
+        revision, text = request.revision, row.text or ""
         if revision is None:
             return ParsedAnswer("", text)
         if text != self.tokenizer.decode(row.ids):  # cut at a stop string

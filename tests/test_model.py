@@ -327,7 +327,7 @@ def test_an_answer_is_taken_apart(text_model: Model) -> None:
     def said(text: str, tools: tuple[Tool, ...] = ()) -> Answer:
         ids = words.encode(text, allow_special=True)
         row = Generated(ids, [0.5] * len(ids), 0.5, "stop", words.decode(ids))
-        return text_model._answer(Request([1], None, tools), row)
+        return text_model._answer(Request([1], None, tools, "qwen3"), row)
 
     thought = said("<think>\nhm\n</think>\n\n3 cups")
     assert (thought.reasoning, thought.text) == ("hm", "3 cups")
@@ -338,7 +338,21 @@ def test_an_answer_is_taken_apart(text_model: Model) -> None:
     assert call.text == "" and call.tool_calls == (ToolCall("count", {"of": "cups"}),)
     ids = words.encode("<think>\nhm\n</think>\n\nyes no", allow_special=True)
     stopped = Generated(ids, [0.5] * len(ids), None, "stop", "<think>\nhm\n</think>\n\nyes")
-    assert text_model._answer(Request([1], None), stopped).text == "yes"
+    assert text_model._answer(Request([1], None, (), "qwen3"), stopped).text == "yes"
+    assert text_model.prepare(None, "a").revision == "qwen3"
+    own = Model(text_model.vlm, words, {"chat": {"thinking": "on"}})
+    assert own.prepare(None, "a").revision == "qwen3"
+    plain = Model(text_model.vlm, words, {"chat": {"thinking": "none"}}).prepare(None, "a")
+    assert plain.revision is None
+    assert text_model._answer(plain, stopped).text == stopped.text
+
+
+def test_a_chat_template_that_is_not_known_is_told(text_model: Model) -> None:
+    unknown = Model(text_model.vlm, text_model.tokenizer, {"chat": {"revision": None}})
+    with pytest.warns(UserWarning, match="no chat template that is known here"):
+        request = unknown.prepare(None, "why?")
+    known = Model(text_model.vlm, text_model.tokenizer, {"chat": {"revision": "instruct-2507"}})
+    assert request.input_ids == known.prepare(None, "why?").input_ids
 
 
 def test_stop_strings_need_no_beams_and_cut_the_answer(model: Model) -> None:

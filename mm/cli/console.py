@@ -4,6 +4,7 @@ import io
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 
 from mm.errors import MMError
@@ -88,8 +89,14 @@ def run(prog: str, main: Callable[[], int]) -> int:
             file.reconfigure(errors="backslashreplace")  # a terminal without Korean letters
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # a path is bytes
+
+    def warn(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"{prog}: warning: {printable(str(message))}", file=sys.stderr)
+
     try:
-        return main()
+        with warnings.catch_warnings():
+            warnings.showwarning = warn
+            return main()
     except (MMError, PrivacyError) as error:
         print(f"{prog}: {printable(str(error))}", file=sys.stderr)
         return WRONG_USAGE

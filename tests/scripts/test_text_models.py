@@ -158,6 +158,18 @@ def test_a_model_that_cannot_turn_thinking_on_says_so(
     assert asked(capsys, "why?", "--model", str(folder))
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_template_that_is_not_known_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_model.save_text(tmp_path / "m", max_new_tokens=2)
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "[INST] {{ messages }}"}')
+    assert ask.main(["why?", "--model", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert out and err.startswith("ask.py: warning: the model's folder has no chat template")
+    assert err.count("\n") == 1
+
+
 def test_numbers_that_are_not_finite_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
