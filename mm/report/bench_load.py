@@ -1,10 +1,11 @@
 """How long loading takes, and how much memory at most, beside transformers on the same files.
 
 Every load is a process of its own. Its peak is `VmHWM` of `/proc/self/status` at the end: the most
-resident memory that the process ever had, Python and PyTorch included, and pages of mapped files as
-well, so that a weight counts whether it was read or mapped. For the same reason one byte of each
-page of the weights is read after loading, and the time until then is told apart: a mapped weight
-costs its reading only then. "cold" runs ask the kernel to drop the files from its cache first.
+resident memory that the process ever had, Python and PyTorch included ("before"), and pages of
+mapped files as well, so that a weight counts whether it was read or mapped. For the same reason one
+byte of each page of the weights is read after loading, and the time until then is told apart: a
+mapped weight costs its reading only then. "cold" runs ask the kernel to drop the files from its
+cache first.
 """
 
 from __future__ import annotations
@@ -109,19 +110,21 @@ def write_random(
 
 
 def measure(reader: str, directory: str, dtype: str) -> dict[str, Any]:
-    """Load once in this process; return seconds, and bytes of weights and at the peak."""
+    """Load once in this process; return seconds, and bytes of weights, before and at the peak."""
     import torch
 
     kind = getattr(torch, dtype)
     if reader == "mm":
         from mm.checkpoints.qwen3 import load_qwen3
 
+        before = _status("VmRSS")
         start = time.perf_counter()
         model: torch.nn.Module = load_qwen3(directory, dtype=kind)
     else:
         import transformers
 
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        before = _status("VmRSS")
         start = time.perf_counter()
         model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=kind)
     loaded = time.perf_counter()
@@ -129,24 +132,27 @@ def measure(reader: str, directory: str, dtype: str) -> dict[str, Any]:
     for weight in weights:
         weight.detach().view(-1).view(torch.uint8)[::4096].sum()
     touched = time.perf_counter()
-    status = Path("/proc/self/status").read_text()
-    peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return {
         "load_s": loaded - start,
         "load_and_touch_s": touched - start,
-        "peak_bytes": int(peak) * 1024,
+        "before_bytes": before,
+        "peak_bytes": _status("VmHWM"),
         "weights_bytes": sum(weight.nbytes for weight in weights),
     }
 
 
 def table(result: dict[str, Any]) -> str:
     """Return the medians as a text of aligned columns."""
-    rows = [("reader", "cache", "load s", "load+touch s", "peak GB", "peak/weights")]
+    rows = [("reader", "cache", "load s", "load+touch s", "before GB", "peak GB", "peak/weights")]
     for case in result["cases"]:
-        peak = case["peak_bytes"]["median"]
+        before, peak = (case[key]["median"] for key in ("before_bytes", "peak_bytes"))
         times = (f"{case[key]['median']:.2f}" for key in ("load_s", "load_and_touch_s"))
-        ratio = f"{peak / result['weights_bytes']:.3f}"
-        rows.append((case["reader"], case["cache"], *times, f"{peak / 1e9:.2f}", ratio))
+        sizes = (
+            f"{before / 1e9:.2f}",
+            f"{peak / 1e9:.2f}",
+            f"{peak / result['weights_bytes']:.3f}",
+        )
+        rows.append((case["reader"], case["cache"], *times, *sizes))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)
@@ -178,6 +184,12 @@ def _compare(directory: Path, dtype: str, runs: int) -> dict[str, Any]:
         "runs": runs,
         "cases": cases,
     }
+
+
+def _status(field: str) -> int:
+    """Return one of this process's sizes, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(field))) * 1024
 
 
 def _spread(values: list[float]) -> dict[str, float]:
