@@ -182,13 +182,12 @@ def _is_shared(config: Qwen3Config, stored: Mapping[str, StoredTensor], director
 def _layout(config: Qwen3Config, stored: Mapping[str, StoredTensor]) -> Callable[[str], list[Part]]:
     """Describe how these files store our tensors."""
     D, F = config.hidden_size, config.moe_intermediate_size
-    ours = {"gate_up_proj": (2 * F, D), "down_proj": (D, F)}
+    turned = {"gate_up_proj": (D, 2 * F), "down_proj": (F, D)}
 
     def is_transposed(experts: str) -> bool:
         # Both matrices together, as one alone may be square.
-        found = {kind: stored.get(f"{experts}.{kind}") for kind in ours}
-        shapes = {kind: tensor.shape[1:] for kind, tensor in found.items() if tensor is not None}
-        return shapes != ours and shapes == {kind: shape[::-1] for kind, shape in ours.items()}
+        found = {kind: stored.get(f"{experts}.{kind}") for kind in turned}
+        return turned == {kind: tensor and tensor.shape[1:] for kind, tensor in found.items()}
 
     def parts(name: str) -> list[Part]:
         stacked = _STACKED.fullmatch(name)

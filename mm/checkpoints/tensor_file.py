@@ -158,7 +158,7 @@ class TensorFile:
 def read_header(path: Path) -> tuple[dict[str, Any], int]:  # Any: JSON, checked
     """Return a file's entries (dtype, shape, data_offsets) and where their bytes start.
 
-    What is accepted is what the safetensors library accepts, and the entries fill the file.
+    What is accepted is what the safetensors library accepts, but for a name that stands twice.
 
     Raises:
         CheckpointError: the file is missing, truncated or malformed.

@@ -112,7 +112,8 @@ def test_unaligned_tensor_is_read(tmp_path):
     text = json.dumps(header).encode()
     body = b"\7" + struct.pack("<2f", 1.5, -2.0)
     (tmp_path / "f").write_bytes(struct.pack("<Q", len(text)) + text + body)
-    assert read(tmp_path / "f")["wide"].tolist() == [1.5, -2.0]
+    found = read(tmp_path / "f")["wide"]
+    assert found.tolist() == [1.5, -2.0] and found.data_ptr() % 4 == 0
 
 
 def test_dtype_that_the_format_has_no_name_for_is_not_written(tmp_path):
@@ -295,6 +296,35 @@ def test_what_we_accept_is_what_the_library_accepts(data):
             return
         assert expected is not None
         assert_same(found, expected)
+
+
+NOTHING = '{"dtype": "F32", "shape": %s, "data_offsets": [0, 0]}'
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        f'{{"\\ud800": {NOTHING % [0]}}}',
+        f'{{"a": {NOTHING % [0, 2**63]}}}',
+        f'{{"a": {NOTHING % [2**32, 2**32, 0]}}}',
+        f"[{NOTHING % [0]}]",
+    ],
+)
+def test_rare_nonsense_is_taken_by_neither(tmp_path, header):
+    data = struct.pack("<Q", len(header)) + header.encode()
+    (tmp_path / "f").write_bytes(data)
+    assert by_the_library(data) is None
+    with pytest.raises(CheckpointError, match="no readable safetensors header"):
+        TensorFile(tmp_path / "f")
+
+
+def test_name_that_stands_twice_is_refused_where_the_library_takes_the_last(tmp_path):
+    header = f'{{"a": {NOTHING % [0]}, "a": {NOTHING % [0, 7]}}}'
+    data = struct.pack("<Q", len(header)) + header.encode()
+    (tmp_path / "f").write_bytes(data)
+    assert by_the_library(data) is not None
+    with pytest.raises(CheckpointError, match="no readable safetensors header"):
+        TensorFile(tmp_path / "f")
 
 
 @settings(max_examples=60, deadline=None)
