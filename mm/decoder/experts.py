@@ -23,8 +23,10 @@ def has_grouped_mm(x: Tensor, weight: Tensor) -> bool:
         return False
     if x.device.type not in ("cpu", "cuda"):
         return False
-    if x.is_cuda and torch.cuda.get_device_capability(x.device) < (8, 0):
-        return False
+    # Compilers can't trace this question, and make no bfloat16 code for older cards anyway.
+    if x.is_cuda and not torch.compiler.is_compiling():
+        if torch.cuda.get_device_capability(x.device) < (8, 0):
+            return False
     return weight.shape[1] % 8 == 0 and weight.shape[2] % 8 == 0  # rows start at 16 bytes
 
 
