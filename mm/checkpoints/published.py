@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from mm.checkpoints import native, qwen3_config, siglip, store
+from mm.checkpoints import native, qwen3_config, store, vision
 from mm.encoders import VisionEncoder
 from mm.errors import CheckpointError
 from mm.registry import unknown_name_message
-
-_ENCODERS: dict[str, Callable[[str | os.PathLike[str]], VisionEncoder]] = {
-    model_type: siglip.load_siglip for model_type in siglip.MODEL_TYPES
-}
 
 Format = Literal["mm", "text"]
 
@@ -33,7 +29,7 @@ def format_of(directory: str | os.PathLike[str]) -> Format:
     model_type = _model_type(config)
     if model_type in qwen3_config.MODEL_TYPES:
         return "text"
-    if model_type in _ENCODERS:
+    if model_type in vision.published_encoders():
         raise CheckpointError(
             f"{path} is a vision encoder's ({model_type}), which says no words: load it with"
             " mm.encoders.load, or name a folder that holds a whole model"
@@ -53,11 +49,12 @@ def load_encoder(directory: str | os.PathLike[str]) -> VisionEncoder:
     path = Path(directory) / "config.json"
     store.check_folder(Path(directory))
     model_type = _model_type(store.read_json(path))
-    if model_type is None or model_type not in _ENCODERS:
+    known = vision.published_encoders()
+    if model_type not in known:
         raise CheckpointError(
-            f"{path}: {unknown_name_message('vision model_type', model_type, _ENCODERS)}"
+            f"{path}: {unknown_name_message('vision model_type', model_type, known)}"
         )
-    return _ENCODERS[model_type](directory)
+    return vision.load_vision(directory, known[model_type])
 
 
 def _model_type(config: Mapping[str, object]) -> str | None:

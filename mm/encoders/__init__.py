@@ -4,15 +4,17 @@ An encoder knows nothing of text. It owns its config, its preprocessing and its 
 and maps images to `[N, D]` patch tokens, each with the `(h, w)` grid they lie on, row by row.
 
 To add one, write `mm/encoders/foo.py` with a frozen dataclass `Config` and a class
-`Encoder(VisionEncoder)`, and `conf/encoder/foo.yaml`.
+`Encoder(VisionEncoder)`, and `conf/encoder/foo.yaml`. If there are published weights, the class
+says in `published` how their folders differ; nothing else needs to know of it.
 """
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,35 @@ from mm.registry import Registry
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_registry = Registry("encoder", "mm.encoders", "Encoder", exclude={"conformance", "pixels"})
+_registry = Registry(
+    "encoder", "mm.encoders", "Encoder", exclude={"blocks", "conformance", "pixels", "square"}
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Which published folders are a family's, and where they differ from `Config` and `Encoder`.
+
+    What is not said here is the same: config fields and tensors have one name in both.
+
+    Args:
+        model_types: `model_type` of a tower's own `config.json`.
+        whole: `model_type` of models whose config holds the tower's as `vision_config`.
+        prefixes: pairs (published, ours) of how tensor names begin.
+        ignored: regular expressions of published tensors that are left out on purpose.
+        fields: pairs (published, ours) of config fields.
+        fixed: pairs (published field, value): what the network does. Any other value is refused.
+        stored_as: where one more layout is published: from one of our names to the published
+            tensors whose rows, one after the other, make it.
+    """
+
+    model_types: tuple[str, ...]
+    whole: tuple[str, ...] = ()
+    prefixes: tuple[tuple[str, str], ...] = ()
+    ignored: tuple[str, ...] = ()
+    fields: tuple[tuple[str, str], ...] = ()
+    fixed: tuple[tuple[str, object], ...] = ()
+    stored_as: Callable[[str], Sequence[str]] | None = None
 
 
 class VisionEncoder(nn.Module, ABC):
@@ -33,11 +63,17 @@ class VisionEncoder(nn.Module, ABC):
     """
 
     config: Any  # Any: each family's dataclass has its own fields
+    published: ClassVar[Published | None] = None
 
     @property
     @abstractmethod
     def hidden_size(self) -> int:
         """Width D of a token."""
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """How many tokens (class token, registers) `forward` gives before the patches."""
+        return 0
 
     @abstractmethod
     def preprocess(self, images: Sequence[Image | Tensor] | Tensor) -> Tensor:
@@ -61,11 +97,18 @@ class VisionEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Map pixel values `[B, 3, S, S]` to patch tokens `[B, N, D]`, row by row."""
+        """Map pixel values `[B, 3, S, S]` to patch tokens `[B, N, D]`, row by row.
+
+        A class token and registers are left out, unless the config asks for them; then they come
+        first, and there are `num_prefix_tokens` of them.
+        """
 
     @torch.no_grad()
     def encode(self, images: Sequence[Image | Tensor]) -> list[tuple[Tensor, tuple[int, int]]]:
-        """Preprocess and run; return for each picture its tokens `[N, D]` and their grid."""
+        """Preprocess and run; return for each picture its tokens `[N, D]` and their grid.
+
+        Prefix tokens that the config asks for are the first of the N, and not on the grid.
+        """
         device = next(self.parameters()).device
         tokens = self(self.preprocess(images).to(device))
         return [
@@ -95,6 +138,11 @@ def build(name: str, config: Mapping[str, Any]) -> VisionEncoder:  # plain JSON 
     """Make an encoder from its name and plain config values."""
     encoder: VisionEncoder = _registry.build(name, config)
     return encoder
+
+
+def config_type(encoder: type[VisionEncoder]) -> Any:  # Any: a dataclass of the family's own
+    """Return the config dataclass of an encoder class."""
+    return _registry.config_type(name_of(encoder))
 
 
 def name_of(encoder: type) -> str:

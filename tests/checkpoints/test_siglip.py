@@ -10,8 +10,8 @@ from PIL import Image
 
 from mm import encoders
 from mm.checkpoints import store
-from mm.checkpoints.siglip import NAMES, load_siglip, read_config
-from mm.encoders.siglip import Config
+from mm.checkpoints.vision import load_vision, names_of, read_config
+from mm.encoders.siglip import Config, Encoder
 from mm.errors import CheckpointError
 from tests.conftest import redraw
 
@@ -92,7 +92,7 @@ def test_both_prefixes_are_read_and_the_rest_of_the_model_left_out(
     stored[prefix + "head.probe"] = torch.zeros(1, 1, 24)
     stored[prefix + "embeddings.position_ids"] = torch.arange(16)[None]
     stored |= {"text_model.final_layer_norm.bias": torch.zeros(3), "logit_scale": torch.ones(1)}
-    encoder = load_siglip(write(tmp_path, tower(encoder_config), stored))
+    encoder = load_vision(write(tmp_path, tower(encoder_config), stored), Encoder)
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(tensor, tensors[name])
     assert encoder.config.resample == "bilinear" and encoder.config.image_std == (0.5, 0.6, 0.7)
@@ -104,20 +104,20 @@ def test_nested_config_is_filled_with_the_class_defaults(tmp_path):
     size = {"size": {"height": 224, "width": 224}, "resample": 3}
     half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     folder = write(tmp_path, config, {"x": torch.zeros(1)}, {**size, **half})
-    assert read_config(folder) == Config()
+    assert read_config(folder, Encoder) == Config()
 
 
 def test_an_unknown_tensor_is_never_left_out_silently(tmp_path, encoder_config, tensors):
     tensors["head2.weight"] = torch.zeros(1)
     with pytest.raises(CheckpointError, match="1 unexpected: head2.weight"):
-        load_siglip(write(tmp_path, tower(encoder_config), tensors))
+        load_vision(write(tmp_path, tower(encoder_config), tensors), Encoder)
 
 
 @pytest.mark.parametrize(
     ("config", "pictures", "message"),
     [
         ({"model_type": "siglip2"}, {}, "unknown vision model_type 'siglip2'.*'siglip'"),
-        ({"hidden_act": "relu"}, {}, "hidden_act of SigLIP's config is 'relu'"),
+        ({"hidden_act": "relu"}, {}, "hidden_act of the config is 'relu'"),
         ({"hidden_size": 25}, {}, "hidden_size 25 is no multiple"),
         ({"image_size": 64}, {}, "config.json has image_size 64: they must agree"),
         ({}, {"resample": 1}, "resample 1; known: 2 and 3"),
@@ -145,14 +145,18 @@ def test_missing_file_is_named(tmp_path, encoder_config, tensors, name):
 
 
 def test_names_read_both_ways(tiny_encoder):
+    names = names_of(Encoder.published)
     for name in tiny_encoder.state_dict():
-        assert NAMES.published(name) == "vision_model." + name
-        assert NAMES.ours(NAMES.published(name)) == name == NAMES.ours(name)
-        assert not NAMES.is_ignored(name)
+        assert names.published(name) == "vision_model." + name
+        assert names.ours(names.published(name)) == name == names.ours(name)
+        assert not names.is_ignored(name)
 
 
 def test_loaded_encoder_keeps_its_dtype_or_takes_another(tmp_path, encoder_config, tensors):
     half = {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}
     folder = write(tmp_path, tower(replace(encoder_config)), half)
-    assert load_siglip(folder).post_layernorm.weight.dtype == torch.bfloat16
-    assert load_siglip(folder, dtype=torch.float32).post_layernorm.weight.dtype == torch.float32
+    assert load_vision(folder, Encoder).post_layernorm.weight.dtype == torch.bfloat16
+    assert (
+        load_vision(folder, Encoder, dtype=torch.float32).post_layernorm.weight.dtype
+        == torch.float32
+    )

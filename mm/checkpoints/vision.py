@@ -1,0 +1,189 @@
+"""Published vision towers: read as each encoder class says in `published`.
+
+`config.json` holds sizes under published names, often without those that equal the class defaults;
+whole models nest them as `vision_config`. `preprocessor_config.json` says how pictures are resized,
+cut and normalised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mm import encoders
+from mm.checkpoints import store
+from mm.checkpoints.fill import Part, fill, unfilled, whole
+from mm.checkpoints.rules import NameRules
+from mm.checkpoints.tensor_file import StoredTensor
+from mm.encoders import Published, VisionEncoder
+from mm.errors import CheckpointError
+from mm.registry import make_config
+
+PICTURES = "preprocessor_config.json"
+_RESAMPLE = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
+
+
+def published_encoders() -> dict[str, type[VisionEncoder]]:
+    """Map each published vision `model_type` that is known to the encoder class that reads it."""
+    found: dict[str, type[VisionEncoder]] = {}
+    for name in encoders.names():
+        encoder = encoders.get(name)
+        if encoder.published is not None:
+            for model_type in (*encoder.published.whole, *encoder.published.model_types):
+                found.setdefault(model_type, encoder)
+    return found
+
+
+def names_of(published: Published) -> NameRules:
+    """Return a family's name rules."""
+    return NameRules(prefixes=published.prefixes, ignored=published.ignored)
+
+
+def load_vision(
+    directory: str | os.PathLike[str],
+    kind: type[VisionEncoder],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> VisionEncoder:
+    """Load a published vision tower with its preprocessing.
+
+    Args:
+        directory: holds `config.json`, `preprocessor_config.json` and safetensors.
+        kind: the encoder class, one that has `published`.
+        device: where to put it.
+        dtype: of the weights; None keeps the stored one.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or asks for what the family does not do.
+    """
+    directory = Path(directory)
+    published = _published(kind)
+    config = read_config(directory, kind)
+    with unfilled():
+        encoder = kind(config)
+    stored = names_of(published).apply(store.open_tensors(directory), directory)
+    fill(encoder, stored, directory, device, dtype, _layout(encoder, published, stored))
+    return encoder.eval()
+
+
+def read_config(directory: Path, kind: type[VisionEncoder]) -> Any:  # Any: the encoder's own
+    """Translate the published config and preprocessing; raises CheckpointError."""
+    published = _published(kind)
+    tower = store.read_json(directory / "config.json")
+    if tower.get("model_type") in published.whole:
+        tower = tower.get("vision_config", {})
+    pictures = store.read_json(directory / PICTURES)
+    config_type = encoders.config_type(kind)
+    known = {field.name for field in dataclasses.fields(config_type)}
+    try:
+        for name, value in published.fixed:
+            if tower.get(name, value) != value:
+                raise ValueError(f"{name} is {tower[name]!r}; this encoder does {value!r} only")
+        ours = dict(published.fields)
+        named = {ours.get(name, name): value for name, value in tower.items()}
+        fields = {name: _one_side(name, value) for name, value in named.items() if name in known}
+        side, found = _preprocessing(pictures, kind)
+        fields |= {name: value for name, value in found.items() if name in known}
+        if "picture_size" in known:
+            fields["picture_size"] = side
+        config = make_config(config_type, fields, "the config")
+    except ValueError as error:
+        raise CheckpointError(f"{directory}: {error}") from None
+    if "picture_size" not in known and side != config.image_size:
+        raise CheckpointError(
+            f"{directory / PICTURES} resizes to {pictures['size']}, but config.json has"
+            f" image_size {config.image_size}: they must agree"
+        )
+    if found["shortest_edge"] is not None and "shortest_edge" not in known:
+        raise CheckpointError(
+            f"{directory / PICTURES} resizes to {pictures['size']} and cuts; this family squashes"
+        )
+    return config
+
+
+def _published(kind: type[VisionEncoder]) -> Published:
+    if kind.published is None:
+        raise CheckpointError(f"{kind.__module__} says of no published folder that it reads it")
+    return kind.published
+
+
+def _one_side(name: str, value: object) -> object:
+    """Turn a side given as a pair into a number."""
+    if name not in ("image_size", "patch_size") or not isinstance(value, list):
+        return value
+    if len(set(value)) != 1:
+        raise ValueError(f"{name} is {value}; both sides must be equal")
+    return value[0]
+
+
+def _preprocessing(
+    pictures: Mapping[str, Any], kind: type[VisionEncoder]
+) -> tuple[int, dict[str, Any]]:
+    """Return the side that pictures get, and fields of the encoder's config."""
+    for switch in ("do_resize", "do_rescale", "do_normalize"):
+        if pictures.get(switch, True) is not True:
+            raise ValueError(f"{PICTURES} switches off {switch}, which the encoder needs")
+    for switch in ("do_pad", "crop_to_patches"):
+        if pictures.get(switch):
+            raise ValueError(f"{PICTURES} switches on {switch}, which the encoder does not do")
+    if abs(pictures.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
+        raise ValueError(f"{PICTURES} has a rescale_factor other than 1/255")
+    name = str(pictures.get("image_processor_type", ""))[:80]
+    if name and ("DINOv3" in name) != getattr(kind, "rescale_first", False):
+        raise ValueError(f"{PICTURES} is of {name}, which resizes otherwise than this family")
+    resample = pictures.get("resample", 3)
+    if resample not in _RESAMPLE:
+        raise ValueError(f"{PICTURES} has resample {resample!r}; known: 2 and 3")
+    size, cuts = pictures.get("size"), pictures.get("do_center_crop", "crop_size" in pictures)
+    square, shortest_edge = _square_of(size), None
+    if cuts:
+        edge = size if isinstance(size, int) else (size or {}).get("shortest_edge")
+        cut = _square_of(pictures.get("crop_size"))
+        shortest_edge = edge if edge is not None or square != cut else None
+        square = cut if edge is not None or square == cut else None
+    if square is None:
+        raise ValueError(
+            f"{PICTURES} resizes to {size} and cuts out {pictures.get('crop_size')}, which makes"
+            " no square"
+            if cuts
+            else f"{PICTURES} resizes to {size}, which is no square"
+        )
+    found = {"resample": _RESAMPLE[resample], "shortest_edge": shortest_edge}
+    statistics = ("image_mean", "image_std")
+    return square, found | {name: pictures[name] for name in statistics if name in pictures}
+
+
+def _square_of(size: object) -> int | None:
+    """Read 224 or {"height": 224, "width": 224}; None if it is something else."""
+    if isinstance(size, Mapping) and size.keys() == {"height", "width"}:
+        size = size["height"] if size["height"] == size["width"] else None
+    return size if isinstance(size, int) and not isinstance(size, bool) else None
+
+
+def _layout(
+    encoder: VisionEncoder, published: Published, stored: Mapping[str, StoredTensor]
+) -> Callable[[str], Sequence[Part]]:
+    """Say where a tensor of ours is stored: under its name, or as the family's other layout has it.
+
+    A tensor that is made of several is cut into as many equal blocks of rows.
+    """
+    stored_as = published.stored_as
+    ours = encoder.state_dict()
+    if stored_as is None or stored.keys() >= ours.keys():
+        return whole
+
+    def parts(name: str) -> list[Part]:
+        theirs = stored_as(name)
+        rows = ours[name].shape[0] // len(theirs)
+        blocks = (slice(i * rows, (i + 1) * rows) for i in range(len(theirs)))
+        return [
+            Part(one, (block,) if len(theirs) > 1 else ())
+            for one, block in zip(theirs, blocks, strict=True)
+        ]
+
+    return parts

@@ -1,0 +1,113 @@
+"""Parts that several vision transformers are made of.
+
+B pictures, N patches, D width, H heads, Dh head width, F feed-forward width, P patch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """`x * sigmoid(1.702 x)`, the approximation that OpenAI's CLIP was trained with."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": quick_gelu,
+    "silu": F.silu,
+}
+
+
+def embed_patches(conv: nn.Conv2d, pixel_values: Tensor) -> Tensor:
+    """Run a convolution whose stride is its kernel as one matrix product over flattened patches.
+
+    Args:
+        conv: kernel and stride `[P, P]`.
+        pixel_values: `[B, C, height, width]`. A side that P does not divide loses its last pixels,
+            as in the convolution.
+
+    Returns:
+        `[B, N, D]`, patches row by row, in the type of the weights.
+    """
+    P = conv.kernel_size[0]
+    h, w = pixel_values.shape[-2] // P, pixel_values.shape[-1] // P
+    cropped = pixel_values[:, :, : h * P, : w * P].to(conv.weight.dtype)
+    x_BChPwP = cropped.reshape(*cropped.shape[:2], h, P, w, P)
+    patches_BNp = x_BChPwP.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    return F.linear(patches_BNp, conv.weight.flatten(1), conv.bias)
+
+
+def resize_positions(table: Tensor, grid: tuple[int, int], *, antialias: bool = False) -> Tensor:
+    """Resize learned position embeddings of a square grid, bicubically and in float32.
+
+    Args:
+        table: `[1, side * side, D]`.
+        grid: rows and columns wanted.
+        antialias: whether shrinking averages; published models differ in this.
+
+    Returns:
+        `[1, rows * columns, D]` in the type of `table`; the table itself if it has that grid.
+    """
+    side = round(table.shape[1] ** 0.5)
+    if grid == (side, side):
+        return table
+    x_1Dhw = table.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    x_1Dhw = F.interpolate(x_1Dhw, grid, mode="bicubic", align_corners=False, antialias=antialias)
+    return x_1Dhw.flatten(2).transpose(1, 2).to(table.dtype)
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """`[B, N, D]` to `[B, H, N, Dh]`."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+def attend(q_BHNDh: Tensor, k_BHNDh: Tensor, v_BHNDh: Tensor) -> Tensor:
+    """Every token attends to every token; heads are joined again: `[B, N, D]`."""
+    out_BHNDh = F.scaled_dot_product_attention(q_BHNDh, k_BHNDh, v_BHNDh)
+    return out_BHNDh.transpose(1, 2).flatten(2)
+
+
+class MLP(nn.Module):
+    """Two layers, `fc1` and `fc2`."""
+
+    def __init__(self, width: int, inner_width: int, activation: str) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[activation]
+        self.fc1 = nn.Linear(width, inner_width)
+        self.fc2 = nn.Linear(inner_width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.activation(self.fc1(x)))  # type: ignore[no-any-return]
+
+
+class RMSNorm(nn.Module):
+    """Divides by the root mean square, in float32; the weight is applied in the input's type."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(x.dtype)
+
+
+class LayerScale(nn.Module):
+    """One learned factor a channel, `lambda1`, on what a branch adds."""
+
+    def __init__(self, width: int, value: float) -> None:
+        super().__init__()
+        self.lambda1 = nn.Parameter(torch.full((width,), value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.lambda1

@@ -1,0 +1,35 @@
+"""The published sizes of conf/encoder have exactly the published models' parameters."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from mm import encoders
+
+CONF = Path(__file__).resolve().parents[2] / "conf/encoder"
+# Parameters of transformers' classes on the meta device, vision tower only; SigLIP's and AIMv2's
+# without the pooling head. Patches of one picture.
+SIZES = {
+    "siglip_base_patch16_224": (85_797_120, 196),
+    "siglip_base": (85_843_200, 256),
+    "siglip_so400m": (412_987_248, 729),
+    "siglip2_base_patch16_224": (85_797_120, 196),
+    "siglip2_base_patch16_512": (86_433_024, 1024),
+    "siglip2_so400m_patch14_384": (412_987_248, 729),
+    "siglip2_so400m_patch16_384": (413_018_352, 576),
+    "clip_base_patch32": (87_456_000, 49),
+    "clip_base_patch16": (85_799_424, 196),
+    "clip_large_patch14": (303_179_776, 256),
+    "clip_large_patch14_336": (303_507_456, 576),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_published_size_has_exactly_its_parameters(name):
+    with torch.device("meta"):
+        encoder = encoders.build(**OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")))
+    num_patches = encoder.grid(480, 640)[0] * encoder.grid(480, 640)[1]
+    num_parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    assert (num_parameters, num_patches) == SIZES[name]
