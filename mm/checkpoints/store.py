@@ -79,7 +79,12 @@ def replace_folder(
         sync_directory(scratch)
         if directory.exists():
             os.replace(directory, replaced)
-        os.replace(scratch, directory)
+        try:
+            os.replace(scratch, directory)
+        except OSError:
+            if replaced.exists():
+                os.replace(replaced, directory)
+            raise
         sync_directory(directory.parent)
     except OSError as error:
         raise CheckpointError(f"cannot write {directory}: {error.strerror or error}") from None

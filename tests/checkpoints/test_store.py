@@ -1,11 +1,13 @@
 """Folders of tensors: the same bytes each time, shards that are what the index says."""
 
 import json
+import os
 
 import pytest
 import torch
 
 from mm.checkpoints import store
+from mm.checkpoints.tensor_file import TensorFile
 from mm.errors import CheckpointError
 
 
@@ -35,6 +37,8 @@ def test_saved_equals_loaded_in_one_file_or_in_shards(tmp_path, tensors, max_sha
     assert_same(store.load_tensors(tmp_path / "model"), tensors)
     files = sorted(path.name for path in (tmp_path / "model").iterdir())
     assert (files == ["model.safetensors"]) == (max_shard_bytes == 10**9)
+    shards = [path for path in (tmp_path / "model").iterdir() if path.suffix == ".safetensors"]
+    assert all(TensorFile(path).tensors for path in shards)
 
 
 def test_file_is_stored_in_another_dtype_if_asked(tmp_path, tensors):
@@ -122,6 +126,23 @@ def test_folder_is_replaced_whole_or_not_at_all(tmp_path):
     store.replace_folder(folder, fill_folder, {"new"})
     assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("new", "new")]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    store.replace_folder(folder, fill_folder, {"new"})
+    (folder / "new").write_text("old")
+    rename = os.replace
+
+    def refuse_new(source, target):
+        if str(source).endswith(".saving"):
+            raise OSError("no such luck")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse_new)
+    with pytest.raises(CheckpointError, match="cannot write .*model: no such luck"):
+        store.replace_folder(folder, fill_folder, {"new"})
+    assert (folder / "new").read_text() == "old" and list(tmp_path.iterdir()) == [folder]
 
 
 def test_folder_of_something_else_is_never_replaced(tmp_path):
