@@ -70,6 +70,7 @@ class SquareEncoder(VisionEncoder):
 
     num_special_tokens: int = 0  # class token and registers, which come before the patches
     any_size: ClassVar[bool] = False  # whether `forward` takes other sizes than `preprocess` gives
+    layer_scale: float = 1.0  # what the factors of layer scales start with
     rescale_first: ClassVar[bool] = False  # resize numbers from 0 to 1 rather than 8-bit ones
 
     @property
@@ -137,7 +138,7 @@ class SquareEncoder(VisionEncoder):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
-        """Normal weights and tokens of deviation 0.02; biases 0, norms and layer scales as made."""
+        """Normal weights and tokens of deviation 0.02; biases 0, norms 1."""
         for name, parameter in self.named_parameters():
             drawn = torch.empty(parameter.shape, device=generator.device)
             if name.endswith("bias") or name.endswith("mask_token"):
@@ -145,7 +146,7 @@ class SquareEncoder(VisionEncoder):
             elif "norm" in name:
                 drawn.fill_(1.0)
             elif name.rpartition(".")[2] in ("lambda1", "ls1", "ls2"):
-                drawn.fill_(self.config.layer_scale)
+                drawn.fill_(self.layer_scale)
             else:
                 drawn.normal_(0.0, 0.02, generator=generator)
             parameter.copy_(drawn)

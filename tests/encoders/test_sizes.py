@@ -23,6 +23,14 @@ SIZES = {
     "clip_base_patch16": (85_799_424, 196),
     "clip_large_patch14": (303_179_776, 256),
     "clip_large_patch14_336": (303_507_456, 576),
+    "dinov2_small": (22_056_576, 256),
+    "dinov2_base": (86_580_480, 256),
+    "dinov2_large": (304_368_640, 256),
+    "dinov2_giant": (1_136_480_768, 256),
+    "dinov2_small_registers": (22_058_112, 256),
+    "dinov2_base_registers": (86_583_552, 256),
+    "dinov2_large_registers": (304_372_736, 256),
+    "dinov2_giant_registers": (1_136_486_912, 256),
 }
 
 
