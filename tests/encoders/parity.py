@@ -58,15 +58,14 @@ def check_layers(encoder: SquareEncoder, model, size: tuple[int, int] | None = N
     pixels = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(4))
     theirs = model(pixel_values=pixels, output_hidden_states=True)
     assert len(theirs.hidden_states) == config.num_hidden_layers + 1
-    norm = next(
-        getattr(model, name)
-        for name in ("layernorm", "post_layernorm", "norm", "rms_norm")
-        if hasattr(model, name)
-    )
+    names = ("post_layernorm", "norm", "rms_norm", "layernorm")
+    norm = next((getattr(model, name) for name in names if hasattr(model, name)), None)
+    if isinstance(norm, torch.nn.Identity):
+        norm = None
     keep = {"keep_prefix": True} if encoder.num_special_tokens else {}
     for layer, expected in enumerate(theirs.hidden_states):
-        for use_final_norm in (False, True):
-            counted = layer if use_final_norm else layer - config.num_hidden_layers - 1
+        for use_final_norm in (False, True) if norm else (False,):
+            counted = layer if layer % 2 else layer - config.num_hidden_layers - 1
             fields = {"feature_layer": counted, "use_final_norm": use_final_norm, **keep}
             one = type(encoder)(replace(config, **fields)).eval()
             one.load_state_dict(encoder.state_dict())

@@ -31,6 +31,8 @@ SIZES = {
     "dinov2_base_registers": (86_583_552, 256),
     "dinov2_large_registers": (304_372_736, 256),
     "dinov2_giant_registers": (1_136_486_912, 256),
+    "internvit_300m": (304_012_288, 1024),
+    "internvit_6b": (5_536_496_000, 1024),
 }
 
 
