@@ -69,7 +69,7 @@ class SquareEncoder(VisionEncoder):
     """Preprocessing, grid and choice of feature of an encoder of squares."""
 
     num_special_tokens: int = 0  # class token and registers, which come before the patches
-    any_size: ClassVar[bool] = False  # whether `forward` takes other sizes than `preprocess` gives
+    any_size: bool = False  # whether `forward` takes other sizes than `preprocess` gives
     layer_scale: float = 1.0  # what the factors of layer scales start with
     rescale_first: ClassVar[bool] = False  # resize numbers from 0 to 1 rather than 8-bit ones
 

@@ -33,6 +33,13 @@ SIZES = {
     "dinov2_giant_registers": (1_136_486_912, 256),
     "internvit_300m": (304_012_288, 1024),
     "internvit_6b": (5_536_496_000, 1024),
+    "dinov3_vits16": (21_596_544, 196),
+    "dinov3_vits16plus": (28_692_864, 196),
+    "dinov3_vitb16": (85_660_416, 196),
+    "dinov3_vitl16": (303_129_600, 196),
+    "dinov3_vith16plus": (840_592_640, 196),
+    "aimv2_large": (309_197_824, 256),
+    "aimv2_large_native": (308_935_680, 256),
 }
 
 
