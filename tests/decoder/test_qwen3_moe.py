@@ -218,6 +218,21 @@ def test_experts_that_no_token_chose_are_not_read(moe_config, path, num_tokens, 
     torch.testing.assert_close(found, expected, **bounds)
 
 
+def test_compiled_code_gathers_few_pairs_and_groups_many(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for num_experts, num_tokens, expected in (
+        (8, 1, "gathered"),
+        (8, 2, "grouped"),
+        (128, 4, "gathered"),
+        (128, 5, "grouped"),
+    ):
+        x = torch.zeros(num_tokens, 32, dtype=torch.bfloat16)
+        down = torch.zeros(num_experts, 32, 8, dtype=torch.bfloat16)
+        chosen = torch.zeros(num_tokens, 8, dtype=torch.long)
+        assert fast.best_path(x, chosen, down) == expected
+        assert fast.best_path(x.float(), chosen, down.float()) == "gathered"
+
+
 @torch.no_grad()
 def test_experts_path_is_chosen_for_the_whole_model_and_the_automatic_one_fits(tiny_moe):
     set_experts_path(tiny_moe, "gathered")
