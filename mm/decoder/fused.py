@@ -43,6 +43,7 @@ class Tuning:
         attend: `rows` is the number of keys in a block.
         splits: programs that share one query head's keys.
         head_programs: programs of the head's kernel for each multiprocessor.
+        steps_per_graph: steps that `greedy` has recorded in one graph.
         overlap: whether kernels start before the one before them ends (compute capability 9.0).
     """
 
@@ -54,6 +55,7 @@ class Tuning:
     attend: Shape = field(default_factory=lambda: Shape(64, 8))
     splits: int = 8
     head_programs: int = 6
+    steps_per_graph: int = 8
     overlap: bool = True
 
 
@@ -171,6 +173,7 @@ class FusedDecoder:
         self.tuning = tuning or default_tuning(decoder)
         self.only = frozenset(only)
         self.length = 0
+        self._ahead = 0  # the next position less the number of cached tokens
 
         D, F, V, Dh = (
             config.hidden_size,
@@ -204,7 +207,10 @@ class FusedDecoder:
             cos, sin = decoder.model.rotary_emb(positions, dtype)
             self._cos = cos.reshape(max_length, Dh // 2).contiguous()
             self._sin = sin.reshape(max_length, Dh // 2).contiguous()
-        self._replay = self._record()
+        self._compile()
+        self._run_one = self._record(1)
+        self._run_many = self._record(self.tuning.steps_per_graph)
+        self.reset()
 
     def load(self, cache: KVCache, next_position: int | None = None) -> None:
         """Take over the tokens of a cache of one sequence, as prefill left it.
@@ -245,7 +251,7 @@ class FusedDecoder:
         """
         self._check_room(1)
         self._token.copy_(token)
-        self._replay()
+        self._run_one()
         self.length += 1
         return self.logits
 
@@ -265,33 +271,42 @@ class FusedDecoder:
         if token is not None:
             self._token.copy_(token)
         start = self.length
-        for _ in range(num_tokens):
-            self._replay()
+        many, single = divmod(num_tokens, self.tuning.steps_per_graph)
+        for _ in range(many):
+            self._run_many()
+        for _ in range(single):
+            self._run_one()
         self.length += num_tokens
         return self._history[start : self.length].clone()
 
     def _check_room(self, num_tokens: int) -> None:
         end = self.length + num_tokens
-        if end + max(0, getattr(self, "_ahead", 0)) > self.max_length:
+        if end + max(0, self._ahead) > self.max_length:
             raise ValueError(
                 f"the sequence holds {self.max_length} tokens and has {self.length};"
                 f" {num_tokens} more do not fit: make it with max_length >= {end}"
             )
 
-    def _record(self) -> Callable[[], None]:
-        """Run the kernels once, so that they are compiled, and capture a step as a CUDA graph."""
-        if self._x.device.type != "cuda":
-            return self._launch
-        with torch.cuda.device(self._x.device):
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
+    def _compile(self) -> None:
+        """Run a step, so that its kernels are compiled before it is recorded."""
+        if self._x.device.type == "cuda":
+            with torch.cuda.device(self._x.device):
                 self._launch()
-            torch.cuda.current_stream().wait_stream(stream)
+
+    def _record(self, num_steps: int) -> Callable[[], None]:
+        """Capture steps as a CUDA graph; return what replays it."""
+
+        def launch() -> None:
+            for _ in range(num_steps):
+                self._launch()
+
+        if self._x.device.type != "cuda":
+            return launch
+        with torch.cuda.device(self._x.device):
+            torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                self._launch()
-        self.reset()
+                launch()
         return graph.replay
 
     @torch.no_grad()
@@ -334,7 +349,7 @@ class FusedDecoder:
                 "attend", (H, tuning.splits), tuning.attend,
                 self._qkv, attention.q_norm.weight, attention.k_norm.weight, self._cos, self._sin,
                 self._state, self.keys[index], self.values[index], self._part, self._lse, eps,
-                scale_log2, MAX_LENGTH=self.max_length, H=H, K=K, Dh=Dh, SPLITS=tuning.splits,
+                scale_log2, self.max_length, H=H, K=K, Dh=Dh, SPLITS=tuning.splits,
                 BLOCK=tuning.attend.rows,
                 LANES=min(tuning.attend.rows, 2 * tuning.attend.num_warps),
             )  # fmt: skip

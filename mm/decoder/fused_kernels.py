@@ -5,7 +5,8 @@ A step of one token is bound by reading the weights, and each kernel reads only 
 lets the next one start, then asks for its weights, and only then waits for the kernel before it
 (programmatic dependent launch); the weights of the next kernel are on their way while this one
 computes. What a kernel reads before `gdc_wait` must not be written by the kernels of this step:
-weights, the cache of earlier tokens, the token and its position.
+weights, the cache of earlier tokens, and, after the step's first kernel, the token and its
+position.
 
 A program holds its whole share of a matrix in registers: `ROWS` rows, as a tuple of tiles of
 `CHUNK` columns. Sums are float32; values are rounded to the model's dtype where
@@ -95,9 +96,11 @@ def qkv_kernel(
 ):  # fmt: skip
     """Norm, then the rows of q_proj, k_proj and v_proj: `qkv[(H + 2K) Dh]`.
 
-    With `EMBED`, `x_ptr` is the embedding table, of which this step's token is read.
+    With `EMBED`, `x_ptr` is the embedding table, of which this step's token is read. That kernel
+    begins the step: it waits before it lets others start, so that they may read the token and its
+    position at once although a step before may have run in the same graph.
     """
-    if PDL:
+    if PDL and not EMBED:
         gdc_launch_dependents()
     first = tl.program_id(0) * ROWS
     if first < Q_ROWS:
@@ -111,10 +114,12 @@ def qkv_kernel(
         row = first - (Q_ROWS + KV_ROWS)
     tiles = load_rows(weight_ptr, row, 0, D, ROWS, CHUNK, False)
     scales = load_vector(norm_ptr, D, CHUNK)
-    if EMBED:
-        x_ptr += tl.load(token_ptr) * D
     if PDL:
         gdc_wait()
+    if EMBED:
+        if PDL:
+            gdc_launch_dependents()
+        x_ptr += tl.load(token_ptr) * D
     x = rms_norm(load_vector(x_ptr, D, CHUNK), scales, eps, D, CHUNK)
     out = dot_rows(tiles, x, D, ROWS, CHUNK)
     tl.store(qkv_ptr + first + tl.arange(0, ROWS), out.to(qkv_ptr.dtype.element_ty))
@@ -163,8 +168,8 @@ def load_block(
 @triton.jit
 def attend_kernel(
     qkv_ptr, q_norm_ptr, k_norm_ptr, cos_ptr, sin_ptr, state_ptr, keys_ptr, values_ptr,
-    part_ptr, lse_ptr, eps, scale_log2,
-    MAX_LENGTH: tl.constexpr, H: tl.constexpr, K: tl.constexpr, Dh: tl.constexpr,
+    part_ptr, lse_ptr, eps, scale_log2, max_length,
+    H: tl.constexpr, K: tl.constexpr, Dh: tl.constexpr,
     SPLITS: tl.constexpr, BLOCK: tl.constexpr, LANES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Query/key norm, RoPE, cache write and attention of one query head over one split.
@@ -189,8 +194,8 @@ def attend_kernel(
     end = tl.minimum(start + span, length)
     lanes = tl.arange(0, LANES)
     dims = tl.arange(0, Dh)[None, :] + (lanes * 0)[:, None]
-    keys_ptr += kv_head * MAX_LENGTH * Dh
-    values_ptr += kv_head * MAX_LENGTH * Dh
+    keys_ptr += kv_head * max_length * Dh
+    values_ptr += kv_head * max_length * Dh
     TIMES: tl.constexpr = BLOCK // LANES
     k_tiles = load_block(keys_ptr, start, end, dims, Dh, LANES, TIMES)
     v_tiles = load_block(values_ptr, start, end, dims, Dh, LANES, TIMES)

@@ -156,6 +156,7 @@ def candidates(decoder: Qwen3ForCausalLM) -> list[tuple[str, dict[str, Any]]]:
                     found.append((f"{name} {rows} x {warps}", {name: shape}))
     for rows, warps in ((64, 4), (32, 4), (32, 8), (128, 8), (64, 16)):
         found.append((f"attend {rows} x {warps}", {"attend": Shape(rows, warps)}))
+    found += [(f"steps_per_graph {number}", {"steps_per_graph": number}) for number in (1, 25)]
     found += [(f"splits {number}", {"splits": number}) for number in (4, 16)]
     found += [(f"head_programs {number}", {"head_programs": number}) for number in (4, 8, 12)]
     return found
