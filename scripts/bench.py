@@ -1,8 +1,9 @@
 """Measure how fast a decoder decodes, or how fast a checkpoint loads.
 
-decode: random weights of a size named as in conf/decoder, ours (eager, compiled, fused) beside
-transformers (hf-dynamic, hf-static) and beside the memory's read bandwidth. load: a checkpoint's
-folder, or a random one in the shape of Qwen3-4B, beside transformers on the same files.
+decode: random weights of a size named as in conf/decoder, ours (eager, compiled, fused, and
+mm.generate as loop) beside transformers (hf-dynamic, hf-static) and the read bandwidth.
+load: a checkpoint's folder, or a random one in the shape of Qwen3-4B, beside transformers on the
+same files.
 
 Examples:
   python scripts/bench.py decode decoder=qwen3_0_6b
@@ -35,7 +36,7 @@ def main() -> int:
     add("--repeats", type=int, default=0, help="of each engine (default: 7), or loads (3)")
     add("--dtype", default="", help="default: bfloat16, or float32 for decode on a CPU")
     decode = parser.add_argument_group("decode").add_argument
-    decode("--engines", default="", help="eager,compiled,fused,hf-dynamic,hf-static")
+    decode("--engines", default="", help="eager,compiled,fused,loop,hf-dynamic,hf-static")
     decode("--batch-sizes", type=numbers, default=(), help="default: 1,32; on a CPU 1")
     decode("--prompt-tokens", type=int, default=128, help="default: 128")
     decode("--new-tokens", type=int, default=128, help="default: 128")

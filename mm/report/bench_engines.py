@@ -1,8 +1,8 @@
 """The decoders that a benchmark compares, behind one call: read a prompt, then say n tokens.
 
-All of them share one set of weights, decode greedily and never stop early. Ours wait for the device
-only at the end, as a server that streams from another thread would; transformers runs its own
-`generate`, as its users do.
+All of them share one set of weights, decode greedily and never stop early. "eager", "compiled" and
+"fused" are ours without a loop around them: they wait for the device only at the end. "loop" is
+`mm.generate` over the fastest of them, and transformers runs its own `generate`, as users do.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from torch import Tensor
 
 from mm.decoder.cache import KVCache
 from mm.decoder.qwen3 import Qwen3ForCausalLM
+from mm.sampling import Decode, GenerationConfig
 
-ENGINES = ("eager", "compiled", "fused", "hf-dynamic", "hf-static")
+ENGINES = ("eager", "compiled", "fused", "loop", "hf-dynamic", "hf-static")
 # Calls before the first that counts: transformers compiles in the first and records in the next.
-WARM_UPS = {"eager": 1, "compiled": 1, "fused": 1, "hf-dynamic": 1, "hf-static": 3}
+WARM_UPS = {"eager": 1, "compiled": 1, "fused": 1, "loop": 1, "hf-dynamic": 1, "hf-static": 3}
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def make_engine(
         from mm.decoder.fused import FusedDecoder
 
         return _Fused(decoder, FusedDecoder(decoder, max_length))
+    if name == "loop":
+        return _Loop(decoder, batch_size)
     if name in ("hf-dynamic", "hf-static"):
         return _Transformers(decoder, "static" if name == "hf-static" else None)
     raise ValueError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
@@ -143,6 +146,36 @@ class _Fused(_Ours):
         self.fused.load(cache)
         tokens: Tensor = self.fused.greedy(num_tokens, token)
         return tokens[None]
+
+
+class _Loop:
+    """`mm.generate`; the time of the tokens after the first as in `_Transformers`."""
+
+    def __init__(self, decoder: Qwen3ForCausalLM, batch_size: int) -> None:
+        from mm.vlm import VisionLanguageModel
+
+        self.model = VisionLanguageModel(None, None, decoder, None).eval()
+        self.decode: Decode = "eager"
+        if decoder.model.embed_tokens.weight.is_cuda:
+            fused = unavailable("fused", decoder, batch_size) is None
+            self.decode = "fused" if fused else "compiled"
+
+    def __call__(self, prompt: Tensor, num_tokens: int) -> Timing:
+        # The first token needs no engine, and asking for one of another length would replace it.
+        first_s, _ = self._generate(prompt, 1, "eager")
+        all_s, tokens = self._generate(prompt, 1 + num_tokens, self.decode)
+        return Timing(first_s, all_s - first_s, tokens)
+
+    def _generate(self, prompt: Tensor, num_tokens: int, decode: Decode) -> tuple[float, Tensor]:
+        from mm.generate import generate
+
+        wait(prompt.device)
+        start = time.perf_counter()
+        config = GenerationConfig(max_new_tokens=num_tokens, decode=decode)
+        results = generate(self.model, prompt.tolist(), config=config)
+        wait(prompt.device)
+        tokens = torch.tensor([result.ids for result in results], device=prompt.device)
+        return time.perf_counter() - start, tokens
 
 
 class _Transformers:

@@ -25,7 +25,7 @@ TINY = Qwen3Config(
     max_position_embeddings=64,
 )
 SHORT = DecodeSettings(
-    engines=("eager", "hf-dynamic", "hf-static", "fused"),
+    engines=("eager", "loop", "hf-dynamic", "hf-static", "fused"),
     batch_sizes=(1, 3),
     prompt_tokens=7,
     new_tokens=5,
@@ -44,7 +44,7 @@ def test_engines_say_the_same_and_the_table_holds_them(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     result = bench_decode(TINY, SHORT)
     rows = {(row["engine"], row["batch_size"]): row for row in result["rows"]}
-    assert len(rows) == 8
+    assert len(rows) == 10
     for (engine, _), row in rows.items():
         if engine == "fused":
             assert not row["rest_s"] and row["left_out"]
@@ -56,7 +56,7 @@ def test_engines_say_the_same_and_the_table_holds_them(tmp_path: Path) -> None:
     text = bench.table(result)
     assert "batch 1 fused: left out, it needs a CUDA device" in text
     assert "batch 3 fused: left out, it decodes one sequence" in text
-    assert all(text.count(f" {name} ") == 2 for name in ("eager", "hf-dynamic", "hf-static"))
+    assert all(text.count(f" {name} ") == 2 for name in ("eager", "loop", "hf-static"))
     bench.write_json(result, tmp_path / "made" / "bench.json")
     assert json.loads((tmp_path / "made" / "bench.json").read_text("utf-8")) == json.loads(
         json.dumps(result)
