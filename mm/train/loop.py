@@ -153,72 +153,80 @@ def train(
         prefetch_factor=8 if recipe.num_workers else None,
         worker_init_fn=_leave_signals_to_the_loop,
     )
-    stop = _StopRequest()
     metrics: dict[str, float] = {}
     sums = torch.zeros(2, device=device)
     began, tokens, since = time.perf_counter(), 0, start
-    for step, batch in enumerate(loader, start):
-        batch = batch.to(device, non_blocking=True)
-        rate = learning_rate_at(
-            step, recipe.steps, recipe.learning_rate, recipe.warmup_steps, recipe.decay_share
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        generator = torch.Generator(device).manual_seed(stream_seed(recipe.seed, "render", step))
-        pictures, labels = feed.pixels(batch, generator)
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            pixel_values = model.encoder.preprocess(pictures)
-            packed = batch.packed
-            hidden, patch_loss = run(
-                pixel_values,
-                packed.input_ids,
-                packed.position_ids,
-                packed.segment_ids,
-                packed.prefix_ids,
-                labels,
+    with _StopRequest() as stop:
+        for step, batch in enumerate(loader, start):
+            batch = batch.to(device, non_blocking=True)
+            rate = learning_rate_at(
+                step, recipe.steps, recipe.learning_rate, recipe.warmup_steps, recipe.decay_share
             )
-            wanted = hidden.flatten(0, 1)[packed.label_positions]
-            loss = linear_cross_entropy(wanted, model.decoder.lm_head.weight, packed.label_ids)
-        (loss + recipe.patch_loss_weight * patch_loss).backward()
-        norm = nn.utils.clip_grad_norm_(modules.parameters(), recipe.gradient_clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        sums += torch.stack([loss.detach(), patch_loss.detach()])
-        tokens += batch.packed.input_ids.numel()
-        done = step + 1
-        if done % recipe.log_every == 0 or done == recipe.steps or stop.asked:
-            mean_loss, mean_patch = (sums / (done - since)).tolist()
-            sums.zero_()
-            seconds = time.perf_counter() - began
-            metrics = {
-                "step": done,
-                "loss": mean_loss,
-                "patch_loss": mean_patch,
-                "learning_rate": rate,
-                "gradient_norm": float(norm),
-                "tokens_per_s": tokens / seconds,
-            }
-            began, tokens, since = time.perf_counter(), 0, done
-            if not torch.isfinite(torch.tensor(mean_loss)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss, patch_loss = _losses(model, run, feed, batch, recipe)
+            (loss + recipe.patch_loss_weight * patch_loss).backward()
+            norm = nn.utils.clip_grad_norm_(modules.parameters(), recipe.gradient_clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            sums += torch.stack([loss.detach(), patch_loss.detach()])
+            tokens += batch.packed.input_ids.numel()
+            done = step + 1
+            if done % recipe.log_every == 0 or done == recipe.steps or stop.asked:
+                mean_loss, mean_patch = (sums / (done - since)).tolist()
+                sums.zero_()
+                seconds = time.perf_counter() - began
+                metrics = {
+                    "step": done,
+                    "loss": mean_loss,
+                    "patch_loss": mean_patch,
+                    "learning_rate": rate,
+                    "gradient_norm": float(norm),
+                    "tokens_per_s": tokens / seconds,
+                }
+                began, tokens, since = time.perf_counter(), 0, done
+                if not torch.isfinite(torch.tensor(mean_loss)):
+                    raise MMError(
+                        f"the loss is {mean_loss} at step {done}: lower recipe.learning_rate, or"
+                        f" resume from the checkpoint in {folder.checkpoints}"
+                    )
+                _progress(done, recipe.steps, metrics, seconds / recipe.log_every)
+                folder.log(metrics)
+            # Metrics before the checkpoint: resuming drops lines after it and loses none before.
+            if done == recipe.steps or stop.asked or done % recipe.checkpoint_every == 0:
+                folder.save(done, modules, optimizer, recipe.keep_checkpoints)
+            if stop.asked and done < recipe.steps:
                 raise MMError(
-                    f"the loss is {mean_loss} at step {done}: lower recipe.learning_rate, or resume"
-                    f" from the checkpoint in {folder.checkpoints}"
+                    f"stopped after step {done} as asked; the same command goes on from there"
                 )
-            _progress(done, recipe.steps, metrics, seconds / recipe.log_every)
-            folder.log(metrics)
-        # Metrics before the checkpoint: resuming drops lines after it, and loses none before it.
-        if done == recipe.steps or stop.asked or done % recipe.checkpoint_every == 0:
-            folder.save(done, modules, optimizer, recipe.keep_checkpoints)
-        if stop.asked and done < recipe.steps:
-            raise MMError(
-                f"stopped after step {done} as asked; the same command goes on from there"
-            )
-        if recipe.evaluate_every and done % recipe.evaluate_every == 0 and done < recipe.steps:
-            metrics |= _evaluated(model, evaluate, done, folder)
-            began = time.perf_counter()
+            if recipe.evaluate_every and done % recipe.evaluate_every == 0 and done < recipe.steps:
+                metrics |= _evaluated(model, evaluate, done, folder)
+                began = time.perf_counter()
     metrics |= _evaluated(model, evaluate, recipe.steps, folder)
     model.eval()
     return metrics
+
+
+def _losses(
+    model: VisionLanguageModel, run: _Forward, feed: Feed, batch: Any, recipe: RecipeConfig
+) -> tuple[Tensor, Tensor]:
+    """A batch's mean loss over answer tokens, and its patch loss (0 where there is none)."""
+    packed: PackedBatch = batch.packed
+    device = packed.input_ids.device
+    seed = stream_seed(recipe.seed, "render", batch.step)
+    pictures, labels = feed.pixels(batch, torch.Generator(device).manual_seed(seed))
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        hidden, patch_loss = run(
+            model.encoder.preprocess(pictures),
+            packed.input_ids,
+            packed.position_ids,
+            packed.segment_ids,
+            packed.prefix_ids,
+            labels,
+        )
+        wanted = hidden.flatten(0, 1)[packed.label_positions]
+        loss = linear_cross_entropy(wanted, model.decoder.lm_head.weight, packed.label_ids)
+    return loss, patch_loss
 
 
 def _evaluated(
@@ -280,15 +288,23 @@ def compile_blocks(model: nn.Module) -> None:
 
 
 class _StopRequest:
-    """Notes Ctrl-C and SIGTERM, so that the loop can save before it ends."""
+    """Notes Ctrl-C and SIGTERM while the loop runs, so that it can save before it ends."""
 
     def __init__(self) -> None:
         self.asked = False
+        self._before: dict[signal.Signals, Any] = {}  # Any: what the signal module calls a handler
+
+    def __enter__(self) -> _StopRequest:
         for name in (signal.SIGINT, signal.SIGTERM):
             try:
-                signal.signal(name, self._note)
+                self._before[name] = signal.signal(name, self._note)
             except ValueError:  # not the main thread: nobody sends it signals
-                return
+                break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, handler in self._before.items():
+            signal.signal(name, handler)
 
     def _note(self, *_: object) -> None:
         self.asked = True

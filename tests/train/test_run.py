@@ -129,6 +129,12 @@ def test_sigterm_to_all_processes_saves_before_it_ends(folder: Path) -> None:
     assert list((folder / "run/checkpoints").glob("step-*/state.json"))
 
 
+def test_training_gives_the_signals_back(folder: Path) -> None:
+    before = [signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)]
+    tiny_run.train(folder, "recipe.steps=1")
+    assert [signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)] == before
+
+
 def test_a_checkpoint_of_another_model_is_refused(folder: Path) -> None:
     tiny_run.train(folder, "recipe.steps=2", "recipe.checkpoint_every=2")
     with pytest.raises(CheckpointError, match="another model"):
