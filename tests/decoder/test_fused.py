@@ -119,6 +119,8 @@ def test_kernels_in_the_interpreter() -> None:
         capture_output=True,
         text=True,
     )
+    if "only 0-dimensional arrays can be converted to Python scalars" in done.stdout:
+        pytest.skip("the interpreter of this Triton does not work with this NumPy: upgrade Triton")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert f"{NUM_INTERPRETED} passed" in done.stdout
 
