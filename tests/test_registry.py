@@ -20,7 +20,8 @@ from mm.registry import (
 
 @pytest.fixture
 def parts() -> Registry:
-    return Registry("projector", "mm.projectors", "Projector", exclude={"shuffle"})
+    others = {"attention", "c_abstractor", "perceiver", "qformer", "shuffle"}
+    return Registry("projector", "mm.projectors", "Projector", exclude=others)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mm.registry import Registry
 
-_registry = Registry("projector", "mm.projectors", "Projector", exclude={"shuffle"})
+_registry = Registry("projector", "mm.projectors", "Projector", exclude={"attention", "shuffle"})
 
 
 class Projector(nn.Module, ABC):
