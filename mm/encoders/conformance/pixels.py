@@ -1,0 +1,95 @@
+"""Checks of preprocessing, and of equality with another implementation."""
+
+from __future__ import annotations
+
+import torch
+
+from mm.encoders import VisionEncoder
+from mm.encoders.conformance.base import (
+    Broken,
+    Skipped,
+    Surroundings,
+    hard_pictures,
+    picture,
+    some_grid,
+    some_pixels,
+)
+
+
+@torch.no_grad()
+def check_pixels(encoder: VisionEncoder, around: Surroundings) -> str:
+    rgb = picture(50, 70)
+    expected = encoder.preprocess([rgb])
+    if expected.dtype != torch.float32 or expected.shape[:2] != (1, 3):
+        raise Broken(
+            f"preprocess gives {expected.dtype} {list(expected.shape)}",
+            "return float32 [B, 3, S, S] from preprocess",
+        )
+    flat = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8)
+    tensor = flat.view(50, 70, 3).permute(2, 0, 1).contiguous()
+    kept = tensor.clone()
+    for kind, given in (("a tensor", [tensor]), ("a batch", tensor[None])):
+        found = encoder.preprocess(given)
+        if not torch.equal(found.cpu(), expected.cpu()):
+            raise Broken(
+                f"preprocess of {kind} differs from that of the same picture",
+                "put tensors and pictures through the same steps: mm.encoders.pixels.to_uint8",
+            )
+    if not torch.equal(tensor, kept):
+        raise Broken("preprocess changes the tensor it is given", "copy before changing in place")
+    for name, hard in hard_pictures().items():
+        if not torch.equal(encoder.preprocess([hard]), encoder.preprocess([hard.convert("RGB")])):
+            raise Broken(
+                f"preprocess of a picture with {name} differs from that of its RGB",
+                'call convert("RGB") first, as mm.encoders.pixels.to_uint8 does',
+            )
+    try:
+        encoder.preprocess([torch.rand(3, 8, 8)])
+    except ValueError:
+        return f"{len(hard_pictures())} hard pictures, tensors and batches"
+    raise Broken(
+        "preprocess takes a tensor of floats, which it scales as if from 0 to 255",
+        "raise ValueError unless the tensor is uint8: mm.encoders.pixels.to_uint8",
+    )
+
+
+@torch.no_grad()
+def check_reference_pixels(encoder: VisionEncoder, around: Surroundings) -> str:
+    if around.reference is None:
+        raise Skipped("no reference given")
+    level = 1 / 255 / min(getattr(encoder.config, "image_std", None) or (0.225,))
+    worst = 0.0
+    for name, hard in hard_pictures().items():
+        theirs = around.reference.preprocess(hard.convert("RGB"))
+        ours = encoder.preprocess([hard]).cpu()
+        same = ours.shape == theirs.shape
+        off = float((ours - theirs).abs().max()) / level if same else float("inf")
+        mean = float((ours - theirs).abs().mean()) / level if same else float("inf")
+        if not (off < 2.01 and mean < 0.1):
+            raise Broken(
+                f"a picture with {name} is {off:.3g} of 255 levels off the reference at most,"
+                f" {mean:.2g} in the mean ({list(ours.shape)} and {list(theirs.shape)})",
+                "compare resize rule, resample, antialiasing, rounding, crop, image_mean and"
+                " image_std with preprocessor_config.json",
+            )
+        worst = max(worst, off)
+    return f"{len(hard_pictures())} hard pictures, {worst:.2g} levels off at most"
+
+
+@torch.no_grad()
+def check_reference_features(encoder: VisionEncoder, around: Surroundings) -> str:
+    if around.reference is None:
+        raise Skipped("no reference given")
+    pixels = some_pixels(encoder)
+    h, w = some_grid(encoder)
+    ours = encoder(pixels).cpu().float()[:, -h * w :]
+    theirs = around.reference.features(pixels.cpu()).float()[:, -h * w :]
+    off = float((ours - theirs).abs().max()) if ours.shape == theirs.shape else float("inf")
+    if not torch.allclose(ours, theirs, atol=2e-5, rtol=1e-4):
+        raise Broken(
+            f"tokens are {off:.2g} off the reference ({list(ours.shape)} and"
+            f" {list(theirs.shape)}); 2e-5 + 1e-4 of the value is allowed",
+            "compare layer by layer with feature_layer: activation, eps of the norms, final norm,"
+            " positions, prefix tokens",
+        )
+    return f"{off:.1g} off at most"
