@@ -424,7 +424,7 @@ def test_right_encoder_passes_every_check(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected", "message"), WRONG, ids=lambda x: getattr(x, "__name__", "")
+    ("kind", "expected", "message"), WRONG, ids=[kind.__name__ for kind, *_ in WRONG]
 )
 def test_wrong_encoder_fails_its_check_alone_and_learns_the_fix(
     kind, expected, message, monkeypatch
