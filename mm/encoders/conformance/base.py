@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -125,6 +126,11 @@ def tiny_values(config_type: Any) -> dict[str, int]:  # Any: a dataclass of the 
         for name, size in sizes.items()
         if name in hints and (hints[name] is int or int in typing.get_args(hints[name]))
     }
+
+
+def copy_of(encoder: VisionEncoder) -> VisionEncoder:
+    """Copy an encoder; graphs that torchvision traced come out of a copy in training mode."""
+    return copy.deepcopy(encoder).train(encoder.training)
 
 
 def device_of(encoder: nn.Module) -> torch.device:

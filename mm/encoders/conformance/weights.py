@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import typing
@@ -15,6 +14,7 @@ from mm.encoders.conformance.base import (
     Broken,
     Skipped,
     Surroundings,
+    copy_of,
     device_of,
     differing_state,
     disturb,
@@ -95,7 +95,7 @@ def check_gradients(encoder: VisionEncoder, around: Surroundings) -> str:
     try:
         whole.load_state_dict(encoder.state_dict())
     except RuntimeError:  # another layer of some library's network has other tensors
-        whole = copy.deepcopy(encoder).float()
+        whole = copy_of(encoder).float()
     whole.eval()
     pixels = some_pixels(encoder, 2).requires_grad_()
     tokens = whole(pixels)
@@ -123,7 +123,7 @@ def check_gradients(encoder: VisionEncoder, around: Surroundings) -> str:
 
 
 def check_freezing(encoder: VisionEncoder, around: Surroundings) -> str:
-    frozen = copy.deepcopy(encoder).requires_grad_(False).train()
+    frozen = copy_of(encoder).requires_grad_(False).train()
     tokens = frozen(some_pixels(encoder))
     if tokens.requires_grad:
         raise Broken(
