@@ -121,10 +121,13 @@ def tiny_values(config_type: Any) -> dict[str, int]:  # Any: a dataclass of the 
         "patch_size": 8,
     }
     hints = typing.get_type_hints(config_type)
+    pictures = ("image_size", "picture_size", "shortest_edge")
+    # Where a size may be None, some library's network has its own; pictures it takes of any size.
     return {
         name: size
         for name, size in sizes.items()
-        if name in hints and (hints[name] is int or int in typing.get_args(hints[name]))
+        if name in hints
+        and (hints[name] is int or (name in pictures and int in typing.get_args(hints[name])))
     }
 
 
