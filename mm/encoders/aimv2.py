@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mm.encoders import Published
-from mm.encoders.blocks import ACTIVATIONS, RMSNorm, attend, embed_patches, split_heads
+from mm.encoders.blocks import ACTIVATIONS, Blocks, RMSNorm, attend, embed_patches, split_heads
 from mm.encoders.square import SquareEncoder, check_sizes
 
 
@@ -128,17 +128,6 @@ class Layer(nn.Module):
         return x + self.ffn(self.rms_norm2(x))  # type: ignore[no-any-return]
 
 
-class Blocks(nn.Module):
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-
-    def forward(self, x: Tensor, num_layers: int) -> Tensor:
-        for layer in self.layers[:num_layers]:
-            x = layer(x)
-        return x
-
-
 class Encoder(SquareEncoder):
     """The AIMv2 vision tower, with its preprocessing."""
 
@@ -160,7 +149,7 @@ class Encoder(SquareEncoder):
         self.config = config
         self.any_size = config.is_native
         self.embeddings = Embeddings(config)
-        self.encoder = Blocks(config)
+        self.encoder = Blocks(Layer(config) for _ in range(config.num_hidden_layers))
         self.rms_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, pixel_values: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ B pictures, N patches, D width, H heads, Dh head width, F feed-forward width, P 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -111,3 +111,17 @@ class LayerScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.lambda1
+
+
+class Blocks(nn.Module):
+    """A stack of blocks, named as most families publish theirs."""
+
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, num_layers: int) -> Tensor:
+        """Run the first `num_layers` blocks on `[B, N, D]`."""
+        for layer in self.layers[:num_layers]:
+            x = layer(x)
+        return x

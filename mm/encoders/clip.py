@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from mm.encoders import Published
-from mm.encoders.blocks import embed_patches
-from mm.encoders.siglip import Blocks
+from mm.encoders.blocks import Blocks, embed_patches
+from mm.encoders.siglip import EncoderLayer
 from mm.encoders.square import SquareEncoder, check_sizes
 
 
@@ -89,7 +89,7 @@ class Encoder(SquareEncoder):
         self.config = config
         self.embeddings = Embeddings(config)
         self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)  # sic
-        self.encoder = Blocks(config)
+        self.encoder = Blocks(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, pixel_values: Tensor) -> Tensor:

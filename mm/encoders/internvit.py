@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mm.encoders import Published
 from mm.encoders.blocks import (
     MLP,
+    Blocks,
     RMSNorm,
     attend,
     embed_patches,
@@ -120,17 +121,6 @@ class Layer(nn.Module):
         return x + self.ls2 * self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
 
-class Blocks(nn.Module):
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-
-    def forward(self, x: Tensor, num_layers: int) -> Tensor:
-        for layer in self.layers[:num_layers]:
-            x = layer(x)
-        return x
-
-
 _TRANSFORMERS_NAMES = (
     (r"class_embedding", "cls_token"),
     (r"position_embedding", "position_embeddings"),
@@ -177,7 +167,7 @@ class Encoder(SquareEncoder):
         self.config = config
         self.layer_scale = config.layer_scale_init_value
         self.embeddings = Embeddings(config)
-        self.encoder = Blocks(config)
+        self.encoder = Blocks(Layer(config) for _ in range(config.num_hidden_layers))
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Map pixel values `[B, 3, height, width]` to patch tokens `[B, N, D]` of the chosen layer.

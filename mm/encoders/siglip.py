@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mm.encoders import Published
-from mm.encoders.blocks import MLP, attend, embed_patches, split_heads
+from mm.encoders.blocks import MLP, Blocks, attend, embed_patches, split_heads
 from mm.encoders.square import SquareEncoder, check_sizes
 
 
@@ -92,17 +92,6 @@ class EncoderLayer(nn.Module):
         return x + self.mlp(self.layer_norm2(x))  # type: ignore[no-any-return]
 
 
-class Blocks(nn.Module):
-    def __init__(self, config: Any) -> None:  # Any: this family's Config or CLIP's
-        super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
-
-    def forward(self, x: Tensor, num_layers: int) -> Tensor:
-        for layer in self.layers[:num_layers]:
-            x = layer(x)
-        return x
-
-
 class Encoder(SquareEncoder):
     """The SigLIP vision tower, with its preprocessing."""
 
@@ -123,7 +112,7 @@ class Encoder(SquareEncoder):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
-        self.encoder = Blocks(config)
+        self.encoder = Blocks(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     @torch.no_grad()
