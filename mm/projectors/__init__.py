@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from mm.registry import Registry
 
-_registry = Registry("projector", "mm.projectors", "Projector", exclude={"attention", "shuffle"})
+_registry = Registry(
+    "projector", "mm.projectors", "Projector", exclude={"attention", "checks", "shuffle"}
+)
 
 
 class Projector(nn.Module, ABC):

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mm import projectors
-from mm.projectors.attention import check_at_least_one, check_filled, check_grid
+from mm.projectors.checks import check_at_least_one, check_filled, check_grid
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mm import projectors
-from mm.projectors.attention import (
-    attend,
-    check_at_least_one,
-    check_filled,
-    check_grid,
-    check_heads,
-)
+from mm.projectors.attention import attend
+from mm.projectors.checks import check_at_least_one, check_filled, check_grid, check_heads
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mm.projectors.checks import check_filled
+
 
 def num_shuffled(grid: tuple[int, int], factor: int) -> int:
     """Return how many tokens are left of a patch grid.
@@ -37,8 +39,7 @@ def pixel_shuffle(tokens: Tensor, grid: tuple[int, int], factor: int) -> Tensor:
         ValueError: the grid does not match the tokens, or `factor` does not divide it.
     """
     num_shuffled(grid, factor)
-    if tokens.shape[1] != grid[0] * grid[1]:
-        raise ValueError(f"{tokens.shape[1]} tokens do not fill a patch grid {grid[0]}x{grid[1]}")
+    check_filled(tokens, grid)
     if factor == 1:
         return tokens
     B, _, D = tokens.shape
