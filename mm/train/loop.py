@@ -208,10 +208,10 @@ def train(
 
 
 def _losses(
-    model: VisionLanguageModel, run: _Forward, feed: Feed, batch: Any, recipe: RecipeConfig
+    model: VisionLanguageModel, run: _Forward, feed: Feed, batch: TrainBatch, recipe: RecipeConfig
 ) -> tuple[Tensor, Tensor]:
     """A batch's mean loss over answer tokens, and its patch loss (0 where there is none)."""
-    packed: PackedBatch = batch.packed
+    packed = batch.packed
     device = packed.input_ids.device
     seed = stream_seed(recipe.seed, "render", batch.step)
     pictures, labels = feed.pixels(batch, torch.Generator(device).manual_seed(seed))
