@@ -20,7 +20,7 @@ from mm.registry import (
 
 @pytest.fixture
 def parts() -> Registry:
-    others = {"attention", "c_abstractor", "perceiver", "qformer", "shuffle"}
+    others = {"attention", "c_abstractor", "checks", "perceiver", "qformer", "shuffle"}
     return Registry("projector", "mm.projectors", "Projector", exclude=others)
 
 
