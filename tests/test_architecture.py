@@ -103,7 +103,9 @@ DECODERS = [
     r"torchvision\.io(\.\w+)*",
     r"torchvision\.(datasets|get_image_backend|set_image_backend)(\.\w+)*",
     r"torch\.ops\.image(\.\w+)*",
-    r"cv2(\.\w+)*",
+    # What mm/privacy/visible computes with; anything else of cv2 could read a file.
+    r"cv2(\.(?!(?:dnn|setNumThreads|resize|INTER_\w+|adaptiveThreshold|ADAPTIVE_\w+|threshold"
+    r"|THRESH_\w+|connectedComponentsWithStats|morphologyEx|MORPH_\w+)(?:\.|$))\w+)(\.\w+)*",
     r"imageio(\.\w+)*",
     r"skimage\.(io|data)(\.(?!data_dir$)\w+)*",
     r"sklearn\.datasets\.load_sample_images?",
@@ -116,7 +118,7 @@ DECODERS = [
 ]
 IS_DECODER = re.compile("|".join(f"(?:{pattern})" for pattern in DECODERS))
 # Not to be had under another name either: `from PIL.Image import *`, vars(Image), ...
-WATCHED = {"PIL", "PIL.Image", "torchvision", "matplotlib.pyplot", "matplotlib.image"}
+WATCHED = {"PIL", "PIL.Image", "cv2", "torchvision", "matplotlib.pyplot", "matplotlib.image"}
 
 
 def bindings(tree: ast.AST, path: Path) -> dict[str, str]:
@@ -433,6 +435,9 @@ assert not torch.cuda.is_initialized()
         "import torchvision.datasets",
         "import torch\ntorch.ops.image.decode_png",
         "import cv2\ncv2.imread('x')",
+        "import cv2 as c\nc.VideoCapture('x')",
+        "from cv2 import imdecode",
+        "from cv2 import *",
         "import imageio.v3 as iio\niio.imread('x')",
         "from skimage import io",
         "import skimage as s\ns.io.imread('x')",
@@ -459,6 +464,7 @@ def test_one_door_rule_catches(source: str) -> None:
         "from mm.privacy.door import open_image\nopen_image('x')",
         "import matplotlib.pyplot as plt\nplt.savefig('x')",
         "from skimage.data import data_dir",
+        "import cv2\ncv2.dnn.readNetFromONNX('x')\ncv2.resize(x, (3, 3))",
     ],
 )
 def test_one_door_rule_allows(source: str) -> None:
