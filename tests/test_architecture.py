@@ -55,7 +55,7 @@ LIBRARIES: dict[str, set[str]] = {
     "errors": set(),
     "registry": set(),
     "decoder": {"torch", "triton"},
-    "encoders": {"torch", "torchvision", "PIL", "numpy"},
+    "encoders": {"torch", "torchvision", "timm", "PIL", "numpy"},
     "projectors": {"torch"},
     "vlm": {"torch"},
     "text": {"tokenizers"},

@@ -48,7 +48,10 @@ def load_encoder(directory: str | os.PathLike[str]) -> VisionEncoder:
     """
     path = Path(directory) / "config.json"
     store.check_folder(Path(directory))
-    model_type = _model_type(store.read_json(path))
+    config = store.read_json(path)
+    model_type = _model_type(config)
+    if model_type is None and "architecture" in config:
+        return vision.load_timm(directory)
     known = vision.published_encoders()
     if model_type not in known:
         raise CheckpointError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,50 @@ def load_vision(
         encoder = kind(config)
     stored = names_of(published).apply(store.open_tensors(directory), directory)
     fill(encoder, stored, directory, device, dtype, _layout(encoder, published, stored))
+    return encoder.eval()
+
+
+def load_timm(
+    directory: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> VisionEncoder:
+    """Load a folder as timm publishes it: an architecture's name, what it wants, its tensors.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, the architecture is not timm's own, or timm
+            is not installed.
+    """
+    directory = Path(directory)
+    stored = store.read_json(directory / "config.json")
+    said = stored.get("pretrained_cfg")
+    args = {"in_chans": 3} | (stored.get("model_args") or {})
+    if (
+        args.keys() - {"num_classes", "in_chans", "global_pool", "img_size"}
+        or args["in_chans"] != 3
+    ):
+        raise CheckpointError(
+            f"{directory / 'config.json'} changes the architecture by model_args {sorted(args)}:"
+            " only architectures as timm names them are read"
+        )
+    if not isinstance(said, dict):
+        raise CheckpointError(f"{directory / 'config.json'} has no pretrained_cfg")
+    pairs = {"resample": "interpolation", "image_mean": "mean", "image_std": "std"}
+    pairs |= {"crop_pct": "crop_pct", "crop_mode": "crop_mode"}
+    fields = {ours: said[theirs] for ours, theirs in pairs.items() if theirs in said}
+    try:
+        if "input_size" in said:
+            side = args.get("img_size") or said["input_size"][1:]
+            fields["image_size"] = _one_side("image_size", side)
+        with unfilled():
+            encoder = encoders.build("timm", {"model": str(stored["architecture"]), **fields})
+    except ValueError as error:
+        raise CheckpointError(f"{directory}: {error}") from None
+    heads = said.get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else heads
+    names = NameRules((("", "backbone."),), tuple(rf"{re.escape(head)}\..*" for head in heads))
+    tensors = names.apply(store.open_tensors(directory), directory)
+    fill(encoder, tensors, directory, device, dtype)
     return encoder.eval()
 
 

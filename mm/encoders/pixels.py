@@ -54,6 +54,20 @@ def resize_uint8(images: Tensor, size: tuple[int, int], resample: str) -> Tensor
     return wide.clamp(0, 255).round().to(torch.uint8)
 
 
+def to_picture(image: Image | Tensor) -> Image:
+    """Turn a PIL picture, or a uint8 tensor `[3 or 1, H, W]`, into an RGB picture.
+
+    Raises:
+        ValueError: a tensor of another type or shape, which would be scaled wrongly.
+    """
+    if not isinstance(image, Tensor):
+        return image if image.mode == "RGB" else image.convert("RGB")
+    from PIL import Image as pictures
+
+    values = to_uint8(image).permute(1, 2, 0).contiguous().cpu()
+    return pictures.fromarray(values.numpy())
+
+
 def _check_uint8(images: Tensor) -> Tensor:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(

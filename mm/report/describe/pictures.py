@@ -59,11 +59,12 @@ def trace_pictures(model: VisionLanguageModel, size: tuple[int, int]) -> Picture
 
     grid = model.encoder.grid(*size)
     num_tokens = model.num_image_tokens(*size)  # raises where the parts do not fit
+    blank = model.encoder.preprocess([torch.zeros(3, *size, dtype=torch.uint8)])
     with FakeTensorMode(), skipping_initialisation():
         # Made again, as if on the CPU: it has a fused attention kernel, the meta device has none.
         encoder = type(model.encoder)(model.encoder.config)
         projector = type(model.projector)(model.projector.config)
-        pixels = encoder.preprocess([torch.empty(3, *size, dtype=torch.uint8)])
+        pixels = torch.empty(blank.shape)
         counts = []
         for number in (1, 2):
             tokens, *seen = _trace(encoder, pixels.repeat(number, 1, 1, 1))
