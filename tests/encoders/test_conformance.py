@@ -78,6 +78,19 @@ def test_registered_encoder_conforms(name):
     passes_everything(tiny(name))
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        "resnet10t",
+        "convnext_atto",
+        pytest.param("swin_tiny_patch4_window7_224", marks=pytest.mark.slow),
+        pytest.param("vit_small_patch14_reg4_dinov2", marks=pytest.mark.slow),
+    ],
+)
+def test_backbones_of_timm_conform(model):
+    passes_everything(tiny("timm", model=model, image_size=70 if "14" in model else 64))
+
+
 @pytest.mark.parametrize("name", encoders.names())
 def test_registered_encoder_conforms_with_its_prefix_tokens(name):
     fields = {field.name for field in dataclasses.fields(config_type(name))}
@@ -227,6 +240,19 @@ class DrawsInForward(Good):
 class DropsOutInEval(Good):
     def block(self, x):
         return super().block(F.dropout(x, 0.2))
+
+
+class CopyIsInTraining(Good):
+    def make_more(self, config):
+        self.dropout = nn.Dropout(0.2)
+
+    def block(self, x):
+        return super().block(self.dropout(x))
+
+    def __deepcopy__(self, memo):
+        copied = type(self)(self.config)
+        copied.load_state_dict(self.state_dict())
+        return copied
 
 
 class TakesFloats(Good):
@@ -445,6 +471,10 @@ def test_wrong_encoder_fails_its_check_alone_and_learns_the_fix(
 
 def test_dropout_that_never_stops_is_found(monkeypatch):
     assert "determinism" in failures(make(DropsOutInEval, monkeypatch))
+
+
+def test_copy_that_forgets_its_mode_is_found(monkeypatch):
+    assert "determinism" in failures(make(CopyIsInTraining, monkeypatch))
 
 
 def test_projector_that_breaks_its_promise_is_named(monkeypatch):

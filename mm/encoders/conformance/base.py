@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -129,11 +128,6 @@ def tiny_values(config_type: Any) -> dict[str, int]:  # Any: a dataclass of the 
         if name in hints
         and (hints[name] is int or (name in pictures and int in typing.get_args(hints[name])))
     }
-
-
-def copy_of(encoder: VisionEncoder) -> VisionEncoder:
-    """Copy an encoder; graphs that torchvision traced come out of a copy in training mode."""
-    return copy.deepcopy(encoder).train(encoder.training)
 
 
 def device_of(encoder: nn.Module) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 
 import torch
@@ -11,7 +12,6 @@ from mm.encoders.conformance.base import (
     Broken,
     Skipped,
     Surroundings,
-    copy_of,
     deviations_off,
     device_of,
     picture,
@@ -100,16 +100,21 @@ def check_determinism(encoder: VisionEncoder, around: Surroundings) -> str:
             "the same pixels give other tokens the second time, or a random number is drawn",
             "draw nothing in forward outside of training: nn.Dropout, not F.dropout(x)",
         )
-    return "same bits twice"
+    if not torch.equal(copy.deepcopy(encoder)(pixels), first):
+        raise Broken(
+            "a copy gives other tokens",
+            "let copy.deepcopy(encoder) keep weights and modes, with a __deepcopy__ if need be",
+        )
+    return "same bits twice, and from a copy"
 
 
 @torch.no_grad()
 def check_dtypes(encoder: VisionEncoder, around: Surroundings) -> str:
     pixels = some_pixels(encoder)
-    exact = copy_of(encoder).float()(pixels)
+    exact = copy.deepcopy(encoder).float()(pixels)
     seen = []
     for dtype, bound in ((torch.float64, 1e-3), (torch.bfloat16, 0.5)):
-        tokens = copy_of(encoder).to(dtype)(pixels)
+        tokens = copy.deepcopy(encoder).to(dtype)(pixels)
         mean = float((tokens.float() - exact).abs().mean() / exact.std().clamp(min=1e-12))
         if tokens.dtype != dtype or not mean < bound:
             raise Broken(
@@ -127,7 +132,7 @@ def check_devices(encoder: VisionEncoder, around: Surroundings) -> str:
     pixels = some_pixels(encoder)
     expected = encoder(pixels)
     try:
-        tokens = copy_of(encoder).to("meta")(pixels.to("meta"))
+        tokens = copy.deepcopy(encoder).to("meta")(pixels.to("meta"))
     except Exception as error:
         said = " ".join(str(error).split())[:160]
         raise Broken(f"after a move to another device it raises: {said}", fix) from None
@@ -135,7 +140,9 @@ def check_devices(encoder: VisionEncoder, around: Surroundings) -> str:
         raise Broken(f"after a move the tokens are on {tokens.device}", fix)
     others = {"cuda", "cpu"} if torch.cuda.is_available() else {"cpu"}
     for device in sorted(others - {device_of(encoder).type}):
-        off = deviations_off(copy_of(encoder).to(device)(pixels.to(device)).cpu(), expected.cpu())
+        off = deviations_off(
+            copy.deepcopy(encoder).to(device)(pixels.to(device)).cpu(), expected.cpu()
+        )
         if off > 0.05:
             raise Broken(f"on {device} it is {off:.2g} deviations off", fix)
     return f"shapes on meta, values on {' and '.join(sorted(others))}"
@@ -170,7 +177,7 @@ def check_compile(encoder: VisionEncoder, around: Surroundings) -> str:
     if around.compile_backend is None:
         raise Skipped("no backend asked for")
     pixels = some_pixels(encoder)
-    traced = torch.compile(copy_of(encoder), fullgraph=True, backend=around.compile_backend)
+    traced = torch.compile(copy.deepcopy(encoder), fullgraph=True, backend=around.compile_backend)
     off = deviations_off(traced(pixels), encoder(pixels))
     if off > 0.01:
         raise Broken(
