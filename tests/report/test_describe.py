@@ -118,6 +118,31 @@ def test_pictures_cost_what_the_real_parts_count_and_keep() -> None:
     assert pictures.encoder_bytes == kept(2) - kept(1) > 0
 
 
+@pytest.mark.parametrize(
+    ("library", "model", "width", "side"),
+    [("timm", "vit_tiny_patch16_224", 192, 4), ("torchvision", "resnet18", 512, 2)],
+)
+def test_backbones_of_libraries_are_counted(
+    library: str, model: str, width: int, side: int
+) -> None:
+    pytest.importorskip(library, reason=f"{library} is not installed")
+    sizes = {"shortest_edge": 64} if library == "torchvision" else {}
+    encoder = {"name": library, "config": {"model": model, "image_size": 64, **sizes}}
+    projector = {"name": "linear", "config": {"input_size": width, "output_size": 32}}
+    pictures = describe({**TINY, "encoder": encoder, "projector": projector}).pictures
+    assert pictures is not None
+    assert pictures.grid == (side, side)
+    N, D, P = 16, 192, 16
+    layers = 12 * (2 * (N + 1) * 12 * D * D + 4 * (N + 1) ** 2 * D)
+    expected = {
+        "timm": layers + 2 * N * 3 * P * P * D,
+        # 1.814 GMAC are published, for 224 px and with 0.5 million in the classifier.
+        "torchvision": pytest.approx(2 * (1.814e9 - 512_000) * (64 / 224) ** 2, rel=1e-3),
+    }
+    assert pictures.encoder_flops == expected[library]
+    assert pictures.encoder_bytes > 0
+
+
 def test_a_decoder_alone_is_described() -> None:
     described = describe({"decoder": TINY["decoder"]})
     assert [row.part for row in described.parts] == ["decoder"]

@@ -5,6 +5,7 @@ Any encoder that keeps the contract is counted this way; there is no formula per
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,10 +61,10 @@ def trace_pictures(model: VisionLanguageModel, size: tuple[int, int]) -> Picture
     grid = model.encoder.grid(*size)
     num_tokens = model.num_image_tokens(*size)  # raises where the parts do not fit
     blank = model.encoder.preprocess([torch.zeros(3, *size, dtype=torch.uint8)])
-    with FakeTensorMode(), skipping_initialisation():
-        # Made again, as if on the CPU: it has a fused attention kernel, the meta device has none.
-        encoder = type(model.encoder)(model.encoder.config)
-        projector = type(model.projector)(model.projector.config)
+    encoder, projector = copy.deepcopy(model.encoder), copy.deepcopy(model.projector)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        # As if on the CPU, which has a fused attention kernel; the meta device has none.
+        encoder, projector = encoder.to_empty(device="cpu"), projector.to_empty(device="cpu")
         pixels = torch.empty(blank.shape)
         counts = []
         for number in (1, 2):
