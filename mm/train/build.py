@@ -17,6 +17,7 @@ from mm.data.scenes.layout import SceneConfig
 from mm.data.scenes.stream import StreamConfig
 from mm.data.scenes.style import StyleConfig
 from mm.data.shard_stream import ShardStreamConfig
+from mm.encoders import VisionEncoder
 from mm.errors import ConfigError
 from mm.model import pick_device
 from mm.registry import make_config, unknown_name_message
@@ -63,6 +64,11 @@ def init_from(model: VisionLanguageModel, directory: str) -> None:
     model.load_state_dict(loaded.state_dict())
 
 
+def picture_size(encoder: VisionEncoder) -> int:
+    """Side of the square that pictures become; some encoders have positions for a larger one."""
+    return int(getattr(encoder, "picture_size", None) or encoder.config.image_size)
+
+
 def build_feed(
     config: Config,
     model: VisionLanguageModel,
@@ -72,8 +78,8 @@ def build_feed(
 ) -> Feed:
     """The feed that `data` names."""
     data = config["data"]
-    size = model.encoder.config.image_size
-    num_image_tokens = model.num_image_tokens(size, size)
+    side = picture_size(model.encoder)
+    num_image_tokens = model.num_image_tokens(side, side)
     if data["kind"] == "scenes":
         artwork = load_artwork(data["artwork"], splits=tuple(data["splits"]))
         return SceneFeed(
@@ -95,10 +101,11 @@ def build_feed(
             stream,
             tokenizer,
             num_image_tokens,
-            size,
+            side,
             model.encoder.config.resample,
             recipe.seed,
             recipe.steps,
+            getattr(model.encoder.config, "shortest_edge", None),
         )
     raise ConfigError(unknown_name_message("data.kind", data["kind"], ("scenes", "shards")))
 
@@ -166,12 +173,12 @@ def save_model(
 
 def plan(model: VisionLanguageModel, recipe: RecipeConfig) -> str:
     """What would be trained: parameters per part, tokens per picture, steps."""
-    size = model.encoder.config.image_size
+    side = picture_size(model.encoder)
     lines = [
         f"{part:<10} {sum(p.numel() for p in getattr(model, part).parameters()):>12,} parameters"
         for part in PARTS
     ]
     lines.append(f"{'together':<10} {sum(p.numel() for p in model.parameters()):>12,} parameters")
-    lines.append(f"a picture takes {model.num_image_tokens(size, size)} tokens")
+    lines.append(f"a picture takes {model.num_image_tokens(side, side)} tokens")
     lines += [f"recipe.{key}: {value}" for key, value in dataclasses.asdict(recipe).items()]
     return "\n".join(lines)

@@ -17,7 +17,7 @@ from mm.data.scenes.stream import Batch, SceneStream, StreamConfig
 from mm.data.scenes.style import StyleConfig
 from mm.data.shard_stream import ShardBatch, ShardStream, ShardStreamConfig
 from mm.data.shards import ShardReader
-from mm.encoders.pixels import resize_uint8, to_uint8
+from mm.encoders.pixels import square, to_uint8
 from mm.privacy.door import open_image
 from mm.text.tokenizer import Tokenizer
 
@@ -72,6 +72,8 @@ class ShardFeed:
     Args:
         directories: scrubbed shard directories.
         side, resample: pictures are resized to this square while loading, as the encoder would.
+        shortest_edge: of an encoder that cuts out the middle of a picture rather than squash it:
+            the square that is kept has this side, of which the encoder cuts out its own.
     """
 
     patch_classes: tuple[int, ...] = ()
@@ -86,20 +88,25 @@ class ShardFeed:
         resample: str,
         seed: int,
         num_steps: int,
+        shortest_edge: int | None = None,
     ) -> None:
         readers = [ShardReader(directory) for directory in directories]
         self.ledgers: Mapping[str, str] = {
             Path(directory).name: reader.ledger["self_hash"]
             for directory, reader in zip(directories, readers, strict=True)
         }
-        self.side, self.resample = side, resample
+        self.side, self.resample, self.shortest_edge = side, resample, shortest_edge
         self.dataset = ShardStream(
             readers, tokenizer, num_image_tokens, self._prepare, stream, seed, num_steps
         )
 
     def _prepare(self, data: bytes) -> Tensor:
-        picture = to_uint8(open_image(data))[None]
-        return resize_uint8(picture, (self.side, self.side), self.resample)[0]
+        return square(
+            [open_image(data)],
+            self.shortest_edge or self.side,
+            self.resample,
+            shortest_edge=self.shortest_edge,
+        )[0]
 
     def pixels(self, batch: ShardBatch, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """The batch's pictures; see `Feed`."""
