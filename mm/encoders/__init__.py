@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _registry = Registry(
-    "encoder", "mm.encoders", "Encoder", exclude={"blocks", "conformance", "pixels", "square"}
+    "encoder",
+    "mm.encoders",
+    "Encoder",
+    exclude={"blocks", "conformance", "pixels", "square", "tiles"},
 )
 
 

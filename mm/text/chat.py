@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import groupby
 
 from mm.errors import UsageError
+from mm.text.frame import QWEN_FRAME, PictureFrame
 from mm.text.messages import IMAGE_MARKER, ROLES, Message, MessageLike, Tool, ToolCall, Turn
 from mm.text.template import Piece, Revision, Thinking, render, revision_of
 from mm.text.tokenizer import Tokenizer
@@ -19,6 +20,7 @@ __all__ = [
     "EncodedChat",
     "Message",
     "MessageLike",
+    "PictureFrame",
     "Piece",
     "Revision",
     "Thinking",
@@ -77,6 +79,7 @@ def encode_chat(
     thinking: Thinking = "none",
     add_generation_prompt: bool = False,
     trusted: Collection[str] = (),
+    frame: PictureFrame = QWEN_FRAME,
 ) -> EncodedChat:
     """`render`, then ids. Arguments and errors are those of `render`."""
     pieces = render(
@@ -87,6 +90,7 @@ def encode_chat(
         thinking=thinking,
         add_generation_prompt=add_generation_prompt,
         trusted=trusted,
+        frame=frame,
     )
     return encode_pieces(tokenizer, pieces)
 

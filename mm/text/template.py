@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from mm.errors import UsageError
+from mm.text.frame import QWEN_FRAME, PictureFrame
 from mm.text.messages import (
     IMAGE_MARKER,
     ROLES,
@@ -160,6 +161,7 @@ class _Renderer:
     thinking: Thinking
     trusted: Collection[str]
     sizes: Iterator[int]
+    frame: PictureFrame
 
     def said(self, role: str, text: str, answer: bool = False) -> Iterator[Piece]:
         """What somebody wrote."""
@@ -173,9 +175,9 @@ class _Renderer:
         first, *rest = text.split(IMAGE_MARKER)
         yield from self.said(role, first)
         for part in rest:
-            pads = "<|image_pad|>" * next(self.sizes)
-            yield Piece(f"<|vision_start|>{pads}<|vision_end|>", special=True)
-            yield from self.said(role, part)
+            picture, after = self.frame.around(next(self.sizes))
+            yield Piece(picture, special=True)
+            yield from self.said(role, after + part)
 
     def turn(self, role: str, text: str) -> Iterator[Piece]:
         yield from _frame_text(f"<|im_start|>{role}\n")
@@ -268,6 +270,7 @@ def render(
     thinking: Thinking = "none",
     add_generation_prompt: bool = False,
     trusted: Collection[str] = (),
+    frame: PictureFrame = QWEN_FRAME,
 ) -> list[Piece]:
     """Render messages to pieces; `"".join(piece.text for piece in pieces)` is the chat as text.
 
@@ -281,6 +284,7 @@ def render(
         add_generation_prompt: end with the opened assistant turn.
         trusted: roles in whose text added tokens are control tokens ("system" includes the tools,
             "assistant" its calls). Only for text that comes from no user, page or tool.
+        frame: how a picture stands in the text.
 
     Raises:
         UsageError: a message or tool is malformed; markers and pictures differ in number (what
@@ -292,7 +296,7 @@ def render(
     _check_pictures(said, num_image_tokens)
     if unknown := sorted(set(trusted) - set(ROLES)):
         raise UsageError(f"unknown role {unknown[0]!r} in trusted; known: {', '.join(ROLES)}")
-    renderer = _Renderer(revision, thinking, trusted, iter(num_image_tokens))
+    renderer = _Renderer(revision, thinking, trusted, iter(num_image_tokens), frame)
     pieces: list[Piece] = []
     start = 0
     if tools:

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from mm.errors import UsageError
 from mm.text.chat import (
     IMAGE_MARKER,
     ROLES,
     Message,
     MessageLike,
+    PictureFrame,
     Piece,
     Revision,
     Thinking,
@@ -50,6 +52,36 @@ def test_a_picture_stands_where_its_marker_was() -> None:
         "<|im_start|>user\na<|vision_start|><|image_pad|><|image_pad|><|image_pad|><|vision_end|>b"
         "<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+FRAME = PictureFrame("<|box_start|>", "<|object_ref_start|>", "<|box_end|>\n")
+
+
+def test_a_picture_is_framed_as_its_model_has_it(tokenizer: Tokenizer) -> None:
+    turns = [("user", "<image>what <image>\nis this?")]
+    pieces = render(turns, num_image_tokens=[2, 1], frame=FRAME)
+    first = "<|box_start|><|object_ref_start|><|object_ref_start|><|box_end|>\n"
+    second = "<|box_start|><|object_ref_start|><|box_end|>\n"
+    text = f"<|im_start|>user\n{first}what {second}\nis this?<|im_end|>\n"
+    assert "".join(piece.text for piece in pieces) == text
+    # White space after a picture is text, in one stretch with what follows.
+    ids = encode_chat(tokenizer, turns, num_image_tokens=[2, 1], frame=FRAME).input_ids
+    assert ids == tokenizer.encode(text, allow_special=True)
+    assert (
+        encode_chat(
+            tokenizer, [("user", f"<image>{second}")], num_image_tokens=[1], frame=FRAME
+        ).input_ids.count(tokenizer.token_id("<|object_ref_start|>"))
+        == 1
+    )
+
+
+def test_a_frame_is_read_from_a_models_settings() -> None:
+    settings = {"image_start": FRAME.start, "image_token": FRAME.token, "image_end": FRAME.end}
+    assert PictureFrame.of({"thinking": "off", **settings}) == FRAME
+    assert PictureFrame.of({}) == PictureFrame()
+    for value in (None, 3, " "):
+        with pytest.raises(UsageError, match=f"chat.image_end is {value!r}; it must be an added"):
+            PictureFrame.of({"image_end": value})
 
 
 def test_thinking_off_gives_the_empty_block_and_on_leaves_it_to_the_model() -> None:

@@ -1,0 +1,131 @@
+"""Pictures cut into tiles of one size, so that an encoder of squares sees a large one in detail.
+
+A picture is squashed to the grid of tiles whose proportions are nearest to its own, cut, and, if
+that gives more than one tile, followed by a tile that shows it all (the thumbnail):
+
+    +---+---+---+
+    | 0 | 1 | 2 |        +---+
+    +---+---+---+   and  | 6 |
+    | 3 | 4 | 5 |        +---+
+    +---+---+---+
+
+Ref: InternVL 1.5 (arXiv 2404.16821), section 3.1. The config's fields, of `mm.encoders.square`'s
+others, are `min_tiles` and `max_tiles` (1 is no tiling) and `use_thumbnail`.
+
+B pictures of one size, V views (tiles and thumbnail), S their side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mm.encoders.pixels import resize_uint8, to_uint8
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def check_tiles(config: Any) -> None:  # Any: each family's own dataclass
+    """Check a config's numbers of tiles.
+
+    Raises:
+        ValueError: names the field, its value and what it must be.
+    """
+    if not 1 <= config.min_tiles <= config.max_tiles:
+        raise ValueError(
+            f"min_tiles is {config.min_tiles} and max_tiles {config.max_tiles}; they must be at"
+            " least 1, and the first no more than the second"
+        )
+
+
+def tile_grid(
+    height: int, width: int, side: int, min_tiles: int, max_tiles: int
+) -> tuple[int, int]:
+    """Return how many rows and columns of tiles a picture gets.
+
+    The grid of `min_tiles` to `max_tiles` tiles whose proportions differ least from the picture's;
+    of two that differ as much, the larger if the picture has more than half its pixels.
+
+    Args:
+        height: of the picture, in pixels, and `width`.
+        side: of a tile, in pixels.
+        min_tiles: without the thumbnail, as `max_tiles`.
+    """
+    sizes = range(1, max_tiles + 1)
+    grids = [(c, r) for c in sizes for r in sizes if min_tiles <= c * r <= max_tiles]
+    columns, rows, least = 1, 1, float("inf")
+    for c, r in sorted(grids, key=lambda grid: grid[0] * grid[1]):
+        difference = abs(width / height - c / r)
+        large_enough = height * width > 0.5 * side * side * c * r
+        if difference < least or (difference == least and large_enough):
+            columns, rows, least = c, r, difference
+    return rows, columns
+
+
+def num_views(grid: tuple[int, int], use_thumbnail: bool) -> int:
+    """Return how many squares a grid of tiles is, the thumbnail included."""
+    count = grid[0] * grid[1]
+    return count + 1 if use_thumbnail and count > 1 else count
+
+
+def cut(
+    images: Tensor, side: int, grid: tuple[int, int], resample: str, use_thumbnail: bool = True
+) -> Tensor:
+    """Cut pictures of one size into tiles.
+
+    Args:
+        images: uint8 `[B, 3, height, width]`.
+        side: of a tile, in pixels.
+        grid: rows and columns of tiles.
+        resample: "bicubic" or "bilinear"; both with antialiasing.
+        use_thumbnail: add the whole picture as the last view, if there is more than one tile.
+
+    Returns:
+        uint8 `[B, V, 3, side, side]`, row by row.
+
+    Raises:
+        ValueError: not uint8 of three channels.
+    """
+    rows, columns = grid
+    whole = resize_uint8(images, (rows * side, columns * side), resample)
+    tiles = whole.unflatten(3, (columns, side)).unflatten(2, (rows, side))  # [B, 3, r, S, c, S]
+    views: Tensor = tiles.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    if num_views(grid, use_thumbnail) > rows * columns:
+        thumbnail = resize_uint8(images, (side, side), resample)
+        views = torch.cat([views, thumbnail[:, None]], dim=1)
+    return views
+
+
+def cut_each(
+    images: Sequence[Image | Tensor] | Tensor,
+    side: int,
+    min_tiles: int,
+    max_tiles: int,
+    resample: str,
+    use_thumbnail: bool,
+) -> list[Tensor]:
+    """Cut pictures of any sizes into the tiles that each gets, uint8 `[V, 3, side, side]`.
+
+    Args:
+        images: PIL pictures or uint8 tensors `[3, height, width]`; or one uint8 tensor
+            `[B, 3, height, width]`, which stays on its device.
+        side: as `cut`, and `resample` and `use_thumbnail`.
+        min_tiles: as `tile_grid`, and `max_tiles`.
+
+    Raises:
+        ValueError: not uint8 of three channels.
+    """
+    if isinstance(images, Tensor):
+        grid = tile_grid(images.shape[-2], images.shape[-1], side, min_tiles, max_tiles)
+        return list(cut(images, side, grid, resample, use_thumbnail))
+    return [
+        views
+        for image in images
+        for views in cut_each(
+            to_uint8(image)[None], side, min_tiles, max_tiles, resample, use_thumbnail
+        )
+    ]

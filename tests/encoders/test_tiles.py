@@ -1,0 +1,78 @@
+"""Tiles: the recorded grids, and every pixel as the published processor cuts them."""
+
+import pytest
+import torch
+
+from mm.encoders import tiles
+from mm.encoders.pixels import normalize, to_uint8
+from mm.privacy.door import open_image
+from tests.encoders.parity import picture_files, reference_library, their_pixels
+
+STATISTICS = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
+
+# (height, width) -> (columns, rows), of 448 px tiles, 1 to 12 of them: as transformers 5.23 gives.
+RECORDED = {
+    (448, 448): (1, 1),
+    (480, 640): (4, 3),
+    (1080, 1920): (4, 2),
+    (3000, 1000): (2, 6),
+    (200, 200): (1, 1),
+    (900, 900): (2, 2),
+    (1000, 1001): (3, 3),
+    (100, 4000): (12, 1),
+}
+
+
+@pytest.mark.parametrize("size", RECORDED)
+def test_recorded_grids(size):
+    columns, rows = RECORDED[size]
+    assert tiles.tile_grid(*size, side=448, min_tiles=1, max_tiles=12) == (rows, columns)
+
+
+@pytest.mark.parametrize(("least", "most"), [(1, 12), (1, 1), (2, 6), (4, 4), (1, 7)])
+def test_grids_are_the_published_processors_for_all_proportions(least, most):
+    reference_library()
+    from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+
+    for height in range(1, 1400, 97):
+        for width in (*range(1, 1400, 103), height, 2 * height, 5 * height // 4):
+            columns, rows = get_optimal_tiled_canvas((height, width), (40, 40), least, most)
+            assert tiles.tile_grid(height, width, 40, least, most) == (rows, columns)
+
+
+@pytest.mark.parametrize("most", [1, 6])
+def test_pixels_are_the_published_processors(tmp_path, most):
+    processor = reference_library().GotOcr2ImageProcessor(
+        size={"height": 28, "width": 28}, crop_to_patches=True, max_patches=most, **STATISTICS
+    )
+    counts = []
+    for path in picture_files(tmp_path / "pictures"):
+        picture = open_image(path)
+        (views,) = tiles.cut_each([picture], 28, 1, most, "bicubic", use_thumbnail=True)
+        expected = their_pixels(processor, path)
+        found = normalize(views, STATISTICS["image_mean"], STATISTICS["image_std"])
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        grid = tiles.tile_grid(picture.height, picture.width, 28, 1, most)
+        assert len(views) == tiles.num_views(grid, use_thumbnail=True)
+        counts.append(len(views))
+    assert set(counts) == ({1} if most == 1 else {1, 7}), counts
+
+
+def test_a_batch_of_one_size_is_cut_as_its_pictures_one_by_one(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    batch = torch.randint(0, 256, (3, 3, 40, 90), generator=generator, dtype=torch.uint8)
+    settings = (14, 2, 5, "bilinear", False)
+    together = tiles.cut_each(batch, *settings)
+    apart = tiles.cut_each([to_uint8(one) for one in batch], *settings)
+    assert [len(views) for views in together] == [2, 2, 2]
+    for a, b in zip(together, apart, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_tiles_are_in_reading_order_and_the_whole_comes_last():
+    picture = torch.arange(6, dtype=torch.uint8).view(1, 1, 2, 3).expand(1, 3, 2, 3) * 40
+    blocks = picture.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+    (views,) = tiles.cut_each(blocks, 8, 1, 6, "bicubic", use_thumbnail=True)
+    assert len(views) == 7
+    assert [int(view.unique().item()) for view in views[:6]] == [0, 40, 80, 120, 160, 200]
+    assert len(views[6].unique()) > 6
