@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -23,7 +25,7 @@ FILES = sorted(
     path.relative_to(CONF) for folder in (CONF, *CONF.iterdir()) for path in folder.glob("*.yaml")
 )
 TESTED = {
-    "encoder", "projector", "decoder", "data", "recipe", "experiment", "policy", "source", "task",
+    "encoder", "projector", "decoder", "data", "recipe", "experiment", "privacy", "source", "task",
 }  # fmt: skip
 
 
@@ -91,9 +93,9 @@ def test_training_configuration_builds(override: str) -> None:
     check_training([override])
 
 
-@pytest.mark.parametrize("name", options("policy"))
+@pytest.mark.parametrize("name", options("privacy"))
 def test_policy_builds(name: str) -> None:
-    config = composed("scrub", f"policy={name}", "source=folder")
+    config = composed("scrub", f"privacy@policy={name}", "source=folder")
     assert isinstance(instantiate(config.policy), Policy)
 
 
@@ -102,8 +104,13 @@ def test_source_builds(name: str, tmp_path: Path) -> None:
     for file in ("records.json", "pictures.tar", "train/questions.json"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).touch()
-    path = tmp_path / "records.json" if name in ("coco", "jsonl", "llava") else tmp_path
-    config = composed("scrub", f"source={name}", f"source.path={path}")
+    more = []
+    if name == "parquet":
+        table = pyarrow.table({"image": [b""], "text": [""]})
+        pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+        more = ["source.caption=text"]
+    path = tmp_path / "records.json" if name in ("coco", "jsonl", "llava", "vqav2") else tmp_path
+    config = composed("scrub", f"source={name}", f"source.path={path}", *more)
     assert type(instantiate(config.source)).__module__ == f"mm.data.sources.{name}"
 
 

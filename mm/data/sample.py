@@ -1,7 +1,11 @@
-"""The one record type that every reader yields."""
+"""The one record type that every reader yields, and a record whose pictures are still in files."""
 
 import hashlib
+import os
 from dataclasses import dataclass, field
+
+from mm.privacy.door import Limits, read_bytes
+from mm.privacy.errors import DoorError
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,8 @@ class Sample:
         source_id: hash that tells records apart, see `make_source_id`.
         problem: why a source could not read this record (a `DoorError` reason or similar);
             scrubbing counts such a record and leaves it out.
+        origins: SHA-256 (hex) of the raw file of each picture, so that a person who asks for a
+            picture's removal can be helped; scrubbing fills them in.
     """
 
     images: list[bytes] = field(default_factory=list)
@@ -22,6 +28,39 @@ class Sample:
     tags: dict[str, str] = field(default_factory=dict)
     source_id: str = ""
     problem: str = ""
+    origins: list[str] = field(default_factory=list)
+
+    def load(self, max_bytes: int = Limits.max_bytes) -> "Sample":
+        """Return the sample: its pictures are read already."""
+        return self
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A record that names its picture files; cheap to make, to skip and to send to a worker.
+
+    Args:
+        root: folder of the pictures.
+        names: picture files in it, in the order of the markers.
+        turns, tags, source_id: as in `Sample`.
+    """
+
+    root: str
+    names: list[str]
+    turns: list[tuple[str, str]]
+    tags: dict[str, str]
+    source_id: str
+
+    def load(self, max_bytes: int = Limits.max_bytes) -> Sample:
+        """Read the picture files; a sample with a `problem` if one cannot be read."""
+        try:
+            images = [read_bytes(os.path.join(self.root, name), max_bytes) for name in self.names]
+        except DoorError as error:
+            return Sample(source_id=self.source_id, problem=error.reason)
+        return Sample(images, self.turns, self.tags, self.source_id)
+
+
+Record = Sample | Pending
 
 
 def make_source_id(*parts: str | int) -> str:

@@ -27,7 +27,11 @@ class DoorError(PrivacyError):
 
 
 class ScrubError(PrivacyError):
-    """Scrubbing as a whole cannot start or go on; nothing was written."""
+    """Scrubbing as a whole cannot start or go on; no shards were written."""
+
+
+class OutputError(ScrubError):
+    """The shards cannot be written for now; what is done is kept for the next run."""
 
 
 class LedgerError(PrivacyError):

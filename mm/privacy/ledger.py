@@ -14,50 +14,75 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mm.privacy import visible
 from mm.privacy.errors import LedgerError, PrivacyError
 from mm.privacy.policy import Policy, digest, from_dict
 
 NAME = "ledger.json"
-FORMAT, VERSION = "mm-shards", 1
+FORMAT, VERSION = "mm-shards", 2
+READABLE = (1, 2)  # 1 had three text rules, no origins and no removals
 _TOOLS = ("mm", "pillow", "phonenumbers", "python-stdnum")
 
 
 def build(
-    policy: Policy,
+    policy: Mapping[str, Any],  # as a ledger holds it
     counts: Mapping[str, Any],  # nested counts by kind
     shards: Sequence[Mapping[str, Any]],  # file, bytes, sha256, offsets
     audit: Mapping[str, int],
+    *,
+    tools: Mapping[str, str],
+    removed: Sequence[Mapping[str, Any]] = (),  # removal, samples
+    replaces: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Assemble a ledger with its self-hash.
 
     Args:
         policy: the policy that every sample went through.
-        counts: samples, images, turns, quarantined, metadata and text, by kind.
+        counts: samples, images, turns, quarantined, metadata, text and visible, by kind.
         shards: per tar file its name, size, SHA-256 and the offset of every sample.
         audit: pictures and texts that were read back from the finished shards and checked.
+        tools: versions of what took part, see `tool_versions`.
+        removed: what was taken out later, by hash.
+        replaces: self-hashes of the ledgers from before each removal, oldest first.
     """
     ledger = {
         "format": FORMAT,
         "version": VERSION,
-        "policy": policy.as_dict(),
-        "policy_hash": policy.hash(),
-        "tools": tool_versions(),
+        "policy": dict(policy),
+        "policy_hash": digest(dict(policy)),
+        "tools": dict(tools),
         "counts": dict(counts),
         "audit": dict(audit),
         "shards": [dict(shard) for shard in shards],
+        "removed": [dict(removal) for removal in removed],
+        "replaces": list(replaces),
     }
     return {**ledger, "self_hash": digest(ledger)}
 
 
-def tool_versions() -> dict[str, str]:
-    """Name the versions of what took part in scrubbing."""
+def tool_versions(policy: Policy) -> dict[str, str]:
+    """Name the versions of what takes part in scrubbing under a policy."""
     found = {"python": platform.python_version()}
     for name in _TOOLS:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "missing"
-    return found
+    return found | visible.versions(policy)
+
+
+def policy_of(ledger: Mapping[str, Any]) -> Policy:
+    """Return the policy of a ledger that `read` has checked.
+
+    Kinds of text that were not known when it was written count as kept.
+
+    Raises:
+        PrivacyError: it names what this version does not know.
+    """
+    values = dict(ledger["policy"])
+    if "text_rules" in values:  # written by version 1
+        values["text"] = dict.fromkeys(values.pop("text_rules"), "mask")
+    return from_dict({**values, "text_default": "keep"})
 
 
 def write(ledger: Mapping[str, Any], directory: Path) -> None:
@@ -67,6 +92,15 @@ def write(ledger: Mapping[str, Any], directory: Path) -> None:
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a rename in a directory last through a power failure."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -91,7 +125,7 @@ def read(directory: str | os.PathLike[str]) -> dict[str, Any]:
         ledger = None
     if not isinstance(ledger, dict) or ledger.get("format") != FORMAT:
         raise LedgerError(f"{place / NAME} is not a ledger of scrubbed shards: {fix(place)}")
-    if ledger.get("version") != VERSION:
+    if ledger.get("version") not in READABLE:
         raise LedgerError(
             f"{place / NAME} has version {ledger.get('version')!r}, not {VERSION}: {fix(place)}"
         )
@@ -99,9 +133,9 @@ def read(directory: str | os.PathLike[str]) -> dict[str, Any]:
     if ledger.get("self_hash") != digest(bare):
         raise LedgerError(f"{place / NAME} was edited after scrubbing: {fix(place)}")
     try:
-        policy = from_dict(ledger["policy"])
         audit, counts, shards = ledger["audit"], ledger["counts"], ledger["shards"]
-        known = policy.hash() == ledger["policy_hash"]
+        known = digest(ledger["policy"]) == ledger["policy_hash"]
+        policy_of(ledger)
         audited = audit["pictures"] == counts["images"] and audit["texts"] == counts["texts"]
         inside = all(Path(shard["file"]).name == shard["file"] for shard in shards)
         complete = sum(len(shard["offsets"]) for shard in shards) == counts["samples"]

@@ -1,4 +1,4 @@
-"""A policy: everything that decides what scrubbing does, as one frozen, hashable record."""
+"""A policy: everything that decides what scrubbing does, as one frozen record of plain data."""
 
 import hashlib
 import json
@@ -9,17 +9,22 @@ from typing import Any
 
 from PIL import Image
 
-from mm.privacy import door, text
+from mm.privacy import door
 from mm.privacy.door import Limits
 from mm.privacy.errors import ScrubError
+from mm.privacy.text import DEFAULT_REGIONS, KINDS, check_rules
 
 ENCODINGS = ("png", "webp", "jpeg")
+PAGES = ("first", "refuse")
 ON_FAILURE = ("quarantine", "stop")
+TEXT_ACTIONS = ("mask", "pseudonym", "drop", "keep")
+PIXEL_ACTIONS = ("cover", "drop", "keep")
+PIXEL_FIELDS = ("faces", "codes", "text_in_pictures", "plates")
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How pictures and texts are cleaned.
+    """How pictures and texts are cleaned. Metadata goes under every policy; there is no "off".
 
     Args:
         name: what the policy is called, for people.
@@ -27,26 +32,37 @@ class Policy:
         quality: 1 to 100, for webp and jpeg.
         longest_side: pictures above this many pixels are shrunk to it; None leaves sizes alone.
         background: colour (0 to 255) behind transparent pixels.
-        text_rules: rules of `mm.privacy.text`, applied in this order.
+        pages: of a file with several pictures the first is used, or it is refused.
+        text: kind of personal text to what happens to it: mask (a typed placeholder), pseudonym
+            (one that is the same for the same value under one key), drop (the sample) or keep.
+        text_default: what happens to kinds that `text` does not name.
         phone_regions: countries whose national phone formats are known.
         max_text_chars: a longer text is refused, so that no rule can run out of time or tries.
+        faces, codes, text_in_pictures, plates: what happens to those that are seen in a picture:
+            cover, drop (the sample) or keep (nothing looks for them).
         limits: what a picture may cost to decode.
         on_failure: quarantine (count it, go on) or stop.
     """
 
-    name: str = "default"
+    name: str = "standard"
     encoding: str = "png"
     quality: int = 92
     longest_side: int | None = 1024
     background: tuple[int, int, int] = (255, 255, 255)
-    text_rules: tuple[str, ...] = text.DEFAULT_RULES
-    phone_regions: tuple[str, ...] = text.DEFAULT_REGIONS
+    pages: str = "first"
+    text: Mapping[str, str] = field(default_factory=dict)
+    text_default: str = "mask"
+    phone_regions: tuple[str, ...] = DEFAULT_REGIONS
     max_text_chars: int = 100_000
+    faces: str = "keep"
+    codes: str = "keep"
+    text_in_pictures: str = "keep"
+    plates: str = "keep"
     limits: Limits = field(default_factory=Limits)
     on_failure: str = "quarantine"
 
     def __post_init__(self) -> None:
-        for name in ("background", "text_rules", "phone_regions"):
+        for name in ("background", "phone_regions"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         checks = {
             "name": isinstance(self.name, str) and self.name != "",
@@ -56,20 +72,45 @@ class Policy:
             or (isinstance(self.longest_side, int) and self.longest_side > 0),
             "background": len(self.background) == 3
             and all(isinstance(value, int) and 0 <= value <= 255 for value in self.background),
+            "pages": self.pages in PAGES,
+            "text": isinstance(self.text, Mapping),
+            "text_default": self.text_default in TEXT_ACTIONS,
             "max_text_chars": isinstance(self.max_text_chars, int) and self.max_text_chars > 0,
+            **{name: getattr(self, name) in PIXEL_ACTIONS for name in PIXEL_FIELDS},
             "limits": isinstance(self.limits, Limits),
             "on_failure": self.on_failure in ON_FAILURE,
         }
         for name, good in checks.items():
             if not good:
                 raise ScrubError(
-                    f"policy.{name} is {getattr(self, name)!r}; see conf/policy/default.yaml"
+                    f"policy.{name} is {getattr(self, name)!r}; see conf/privacy/standard.yaml"
                     " for what it takes"
                 )
+        for kind, action in self.text.items():
+            if kind not in KINDS:
+                known = ", ".join(sorted(KINDS))
+                raise ScrubError(f"policy.text names the unknown kind {kind!r}; known: {known}")
+            if action not in TEXT_ACTIONS:
+                raise ScrubError(
+                    f"policy.text.{kind} is {action!r}; it must be one of {', '.join(TEXT_ACTIONS)}"
+                )
+        # Every kind by name, so that a ledger says what happened to each.
+        whole = {kind: self.text.get(kind, self.text_default) for kind in sorted(KINDS)}
+        object.__setattr__(self, "text", whole)
         try:
-            text.check_rules(self.text_rules, self.phone_regions)
+            check_rules(self.text_rules, self.phone_regions)
         except ValueError as error:
             raise ScrubError(f"policy: {error}") from None
+
+    @property
+    def text_rules(self) -> tuple[str, ...]:
+        """The kinds that are looked for, in the order of the rules."""
+        return tuple(kind for kind in KINDS if self.text[kind] != "keep")
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether a kind is replaced by a pseudonym, which takes a key."""
+        return "pseudonym" in self.text.values()
 
     def as_dict(self) -> dict[str, Any]:  # plain JSON data
         """Return the policy as plain JSON data."""
@@ -120,13 +161,13 @@ def from_dict(values: Mapping[str, Any]) -> Policy:
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
-    """Read a policy from a YAML file such as conf/policy/default.yaml."""
+    """Read a policy from a YAML file such as conf/privacy/standard.yaml."""
     from omegaconf import OmegaConf
 
     try:
         values = OmegaConf.to_container(OmegaConf.load(os.fspath(path)))
     except OSError:
-        raise ScrubError(f"no policy file {os.fspath(path)}: see conf/policy/") from None
+        raise ScrubError(f"no policy file {os.fspath(path)}: see conf/privacy/") from None
     if not isinstance(values, dict):
         raise ScrubError(f"policy file {os.fspath(path)} must hold a mapping")
     return from_dict({str(key): value for key, value in values.items()})

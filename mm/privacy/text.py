@@ -18,6 +18,7 @@ from functools import lru_cache
 
 Span = tuple[int, int]
 DEFAULT_RULES = ("email", "card", "phone")
+KINDS = DEFAULT_RULES
 DEFAULT_REGIONS = ("KR", "US", "GB")
 
 _LOCAL = r"[\w.!#$%&'*+/=?^`{|}~-]"

@@ -138,12 +138,12 @@ TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
     "ledger is binary": (lambda s: (s / "ledger.json").write_bytes(b"\xff"), "cannot be read"),
     "other format": (lambda s: (s / "ledger.json").write_text("[]"), "is not a ledger"),
     "other version": (
-        lambda s: edit_ledger(s, lambda x: x.update(version=2), reseal=True),
-        "has version 2, not 1",
+        lambda s: edit_ledger(s, lambda x: x.update(version=3), reseal=True),
+        "has version 3, not 2",
     ),
     "edited count": (lambda s: edit_ledger(s, lambda x: x["counts"].update(turns=1)), "was edited"),
     "weakened policy": (
-        lambda s: edit_ledger(s, lambda x: x["policy"].update(text_rules=[]), reseal=True),
+        lambda s: edit_ledger(s, lambda x: x["policy"]["text"].update(email="keep"), reseal=True),
         "names another policy",
     ),
     "no audit": (lambda s: edit_ledger(s, lambda x: x.pop("audit"), reseal=True), "lacks what"),
@@ -200,7 +200,7 @@ def test_verify_false_still_checks_the_ledger(shards: Path) -> None:
 
 def test_audit_looks_at_the_finished_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A leak that the writer's own check missed is caught by reading the files back."""
-    from mm.data import shards as module
+    from mm.data import shard_writer as module
 
     writer = ShardWriter(tmp_path / "out", Policy())
     with monkeypatch.context() as patch:

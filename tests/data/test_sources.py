@@ -38,7 +38,7 @@ def listed(name: str, path: Path | str, **options: object) -> list[Sample]:
 
 
 def test_registry_knows_the_readers() -> None:
-    known = ["coco", "easy_vqa", "folder", "jsonl", "llava", "webdataset"]
+    known = ["coco", "easy_vqa", "folder", "jsonl", "llava", "parquet", "vqav2", "webdataset"]
     assert sources.names() == known
     with pytest.raises(UnknownNameError, match="unknown source 'josnl'.*did you mean 'jsonl'"):
         sources.get("josnl")

@@ -10,17 +10,17 @@ from mm.privacy.errors import ScrubError
 from mm.privacy.metadata import check_pixels_only
 from mm.privacy.policy import Policy, from_dict, load_policy
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "policy"
+CONF = Path(__file__).resolve().parents[2] / "conf" / "privacy"
 
 
-def test_default_file_equals_the_code() -> None:
-    assert load_policy(CONF / "default.yaml") == Policy()
+def test_standard_file_equals_the_code() -> None:
+    assert load_policy(CONF / "standard.yaml") == Policy()
 
 
 def test_hash_names_the_content() -> None:
     assert Policy().hash() == from_dict(Policy().as_dict()).hash()
     assert Policy().hash() != Policy(limits=Limits(max_frames=2)).hash()
-    assert Policy().hash() != Policy(text_rules=("email",)).hash()
+    assert Policy().hash() != Policy(text={"email": "keep"}).hash()
 
 
 @pytest.mark.parametrize("encoding", ["png", "webp", "jpeg"])
@@ -47,7 +47,12 @@ def test_fit_leaves_small_pictures_alone() -> None:
         ({"longest_side": -1}, "policy.longest_side is -1"),
         ({"background": [0, 0, 256]}, "policy.background"),
         ({"on_failure": "ignore"}, "policy.on_failure is 'ignore'"),
-        ({"text_rules": ["emial"]}, "unknown text rule 'emial'"),
+        ({"text": {"emial": "mask"}}, "names the unknown kind 'emial'; known: .*email"),
+        ({"text": {"email": "hide"}}, "policy.text.email is 'hide'; it must be one of mask"),
+        ({"text": ["email"]}, "policy.text is "),
+        ({"text_default": "off"}, "policy.text_default is 'off'"),
+        ({"faces": "blur"}, "policy.faces is 'blur'"),
+        ({"pages": "all"}, "policy.pages is 'all'"),
         ({"phone_regions": ["XX"]}, "unknown phone region 'XX'"),
         ({"limits": {"max_frame": 1}}, "policy.limits: .*max_frame"),
         ({"limits": {"max_frames": 0}}, "policy.limits: limits.max_frames is 0"),

@@ -57,7 +57,10 @@ def test_scrub_names_bad_records_by_number_and_goes_on(
         (["source=jsonl", "output=x"], "say what source.path is: source.path=..."),
         (["source=jsonl", "source.path=x"], "say what output is: output=..."),
         (["output=x"], "source"),
-        (["source=jsonl", "source.path=x", "output=x", "policy=none"], "Could not find 'policy"),
+        (
+            ["source=jsonl", "source.path=x", "output=x", "policy=none"],
+            "Could not find 'privacy/none",
+        ),
         (["source=jsonl", "source.path=x", "output=x", "policy.encodng=png"], "encodng"),
         (["source=jsonl", "source.path=LINES", "output=x", "policy.encoding=gif"], "encoding is"),
         (["source=jsonl", "source.path=LINES", "output=FULL"], "is not empty: name a new"),
@@ -80,7 +83,7 @@ def test_scrub_wrong_usage_is_one_line_and_status_2(
 def test_help_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert scrub.main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert out.count("python scripts/scrub.py source=") == 3  # usage and two examples
-    assert "source: coco, easy_vqa, folder, jsonl, llava, webdataset" in out
-    assert "policy: artwork, default, photos" in out
+    assert out.count("python scripts/scrub.py source=") == 4  # twice usage and two examples
+    assert "source: coco, easy_vqa, folder, jsonl, llava, parquet, vqav2, webdataset" in out
+    assert "policy: artwork, metadata_only, photos, standard, strict" in out
     assert scrub.main([]) == 2

@@ -2,6 +2,8 @@
 
 A source is made as `Source(path, **options)` and iterated for `Sample`s with raw pictures. It
 streams, never decodes a picture, and yields a sample with a `problem` for what it cannot read.
+`records()` gives the same samples before their picture files are read, which is cheap to skip and
+to send to another process; `count()` says how many there are, where that is quick to know.
 """
 
 from collections.abc import Iterable

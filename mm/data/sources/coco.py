@@ -3,15 +3,14 @@
 The captions are indexed in memory (about 90 MB of JSON for the 2017 training set); pictures stream.
 """
 
-import json
 from collections.abc import Iterator
 
-from mm.data.sample import Sample
+from mm.data.sample import Record
 from mm.data.sources import files
 from mm.errors import UsageError
 
 
-class Source:
+class Source(files.Reader):
     """Read one sample per picture, with all its captions as independent pairs.
 
     Args:
@@ -29,20 +28,30 @@ class Source:
             self.root = files.need_directory(root, "coco", "pictures (source.root)")
         self.prompt = prompt
 
-    def __iter__(self) -> Iterator[Sample]:
+    def records(self) -> Iterator[Record]:
+        pictures: list[tuple[int, str]] = []
         captions: dict[int, list[str]] = {}
         try:
-            with open(self.path, encoding="utf-8-sig") as file:
-                content = json.load(file)
-            pictures = [(int(item["id"]), str(item["file_name"])) for item in content["images"]]
-            for item in content["annotations"]:
-                captions.setdefault(int(item["image_id"]), []).append(str(item["caption"]))
+            with files.open_json(self.path) as file:
+                for key, item in files.stream_json_lists(file):
+                    if key == "images":
+                        pictures.append((int(item["id"]), str(item["file_name"])))
+                    elif key == "annotations":
+                        captions.setdefault(int(item["image_id"]), []).append(str(item["caption"]))
+            if not pictures:
+                raise ValueError
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UsageError(
                 f"{self.path} is no COCO caption file: it needs the lists images (id, file_name)"
                 " and annotations (image_id, caption)"
             ) from None
-        del content
         for index, (number, name) in enumerate(pictures):
             turns = files.caption_turns(self.prompt, captions.pop(number, []))
             yield files.with_pictures(self.root, [name], turns, {}, index)
+
+    def count(self) -> int:
+        try:
+            with files.open_json(self.path) as file:
+                return sum(key == "images" for key, _ in files.stream_json_lists(file))
+        except (ValueError, RecursionError):
+            return 0  # reading says what is wrong

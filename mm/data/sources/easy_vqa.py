@@ -10,14 +10,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from mm.data.sample import Sample
+from mm.data.sample import Record
 from mm.data.sources import files
 from mm.errors import UsageError
 
 SPLITS = ("train", "test")
 
 
-class Source:
+class Source(files.Reader):
     """Read one sample per picture, with all its questions as independent pairs.
 
     Args:
@@ -35,7 +35,7 @@ class Source:
             str(self.root / "questions.json"), "easy_vqa", "questions.json and images/"
         )
 
-    def __iter__(self) -> Iterator[Sample]:
+    def records(self) -> Iterator[Record]:
         turns: dict[int, list[tuple[str, str]]] = {}
         try:
             for question, answer, number in json.loads(self.questions.read_text(encoding="utf-8")):

@@ -1,4 +1,4 @@
-"""What readers share: finding their input and reading picture files as bytes."""
+"""What readers share: finding their input, naming picture files, streaming JSON."""
 
 import json
 import os
@@ -6,10 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from mm.data.sample import Sample, make_source_id
+from mm.data.sample import Pending, Record, Sample, make_source_id
 from mm.errors import UsageError
-from mm.privacy import door
-from mm.privacy.errors import DoorError
 
 # By name only to tell pictures from side files; the door goes by content. Formats it refuses are
 # listed too, so that such files are counted and not overlooked.
@@ -17,6 +15,21 @@ PICTURE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .tif .tiff .bmp .dib .heic .heif .avif .jp2 .jxl".split()
 )
 _CHUNK = 1 << 16
+
+
+class Reader:
+    """Base of the readers. Iterating gives samples; `records` gives them before they are read."""
+
+    def records(self) -> Iterator[Record]:
+        """Yield every record in a fixed order, with picture files named and not yet read."""
+        raise NotImplementedError
+
+    def count(self) -> int | None:
+        """Count the records without reading pictures; None where that would take too long."""
+        return None
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (record.load() for record in self.records())
 
 
 def need_file(path: str, source: str, what: str) -> Path:
@@ -41,8 +54,8 @@ def with_pictures(
     turns: list[tuple[str, str]],
     tags: dict[str, str],
     index: int,
-) -> Sample:
-    """Make a sample out of picture files, or one with a problem if a file cannot be read.
+) -> Record:
+    """Make a record out of picture files, or one with a problem if a name leads outside.
 
     Args:
         root: folder that relative names start from.
@@ -55,11 +68,7 @@ def with_pictures(
     identity = make_source_id(os.path.basename(os.path.abspath(root)), *names, index)
     if not all(_inside(root, name) for name in names):
         return broken("outside-root", identity)  # a stranger's list must not name private files
-    try:
-        images = [door.read_bytes(root / name) for name in names]
-    except DoorError as error:
-        return broken(error.reason, identity)
-    return Sample(images, turns, tags, identity)
+    return Pending(str(root), names, turns, tags, identity)
 
 
 def _inside(root: Path, name: str) -> bool:
@@ -113,37 +122,106 @@ def caption_turns(prompt: str, captions: Iterable[str]) -> list[tuple[str, str]]
     return turns
 
 
+def open_json(path: Path) -> TextIO:
+    """Open a JSON file; bytes that are no UTF-8 become half characters, which scrubbing refuses.
+
+    So one damaged text costs its record and not the whole file.
+    """
+    return open(path, encoding="utf-8-sig", errors="surrogateescape")
+
+
 def stream_json_array(file: TextIO) -> Iterator[Any]:  # parsed JSON values
     """Yield the items of a JSON array one by one, holding no more than one and a chunk of text.
 
     Raises:
         ValueError: the text is no JSON array, or ends early.
     """
-    decoder = json.JSONDecoder()
-    buffer = file.read(_CHUNK).lstrip("\ufeff \t\r\n")
-    if not buffer.startswith("["):
+    text = _Text(file)
+    if text.next() != "[":
         raise ValueError("not a JSON array")
-    buffer = buffer[1:]
-    first = True
+    text.take()
+    yield from text.items()
+
+
+def stream_json_lists(file: TextIO) -> Iterator[tuple[str, Any]]:  # parsed JSON values
+    """Yield (key, item) for each item of each list in a JSON object, one by one.
+
+    Values that are no lists are left out.
+
+    Raises:
+        ValueError: the text is no JSON object, or ends early.
+    """
+    text = _Text(file)
+    if text.next() != "{":
+        raise ValueError("not a JSON object")
+    text.take()
+    if text.next() == "}":
+        return
     while True:
-        buffer = buffer.lstrip()
-        if buffer.startswith("]") and first:
+        key = text.value()
+        if not isinstance(key, str) or text.next() != ":":
+            raise ValueError("malformed JSON object")
+        text.take()
+        if text.next() == "[":
+            text.take()
+            for item in text.items():
+                yield key, item
+        else:
+            text.value()
+        if (after := text.next()) == "}":
             return
-        try:
-            item, end = decoder.raw_decode(buffer)
-            rest = buffer[end:].lstrip()
-            if not rest:  # a number could go on, and what follows must be seen
-                raise ValueError
-        except ValueError:
-            more = file.read(max(_CHUNK, len(buffer)))
+        if after != ",":
+            raise ValueError("malformed JSON object")
+        text.take()
+
+
+class _Text:
+    """JSON text read in chunks."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file, self.buffer = file, ""
+        self.decoder = json.JSONDecoder()
+
+    def next(self) -> str:
+        """Return the next character that is no space, without taking it; '' at the end."""
+        while not (stripped := self.buffer.lstrip("\ufeff \t\r\n")):
+            if not (more := self.file.read(_CHUNK)):
+                return ""
+            self.buffer = more
+        self.buffer = stripped
+        return stripped[0]
+
+    def take(self) -> None:
+        """Take the next character."""
+        self.buffer = self.buffer[1:]
+
+    def value(self) -> Any:  # a parsed JSON value
+        """Take one whole value."""
+        self.next()
+        while True:
+            try:
+                item, end = self.decoder.raw_decode(self.buffer)
+                rest = self.buffer[end:].lstrip()
+                if rest:  # else a number could go on
+                    self.buffer = rest
+                    return item
+            except ValueError:
+                pass
+            more = self.file.read(max(_CHUNK, len(self.buffer)))
             if not more:
-                raise ValueError("the JSON array ends early or is malformed") from None
-            buffer += more
-            continue
-        yield item
-        first = False
-        if rest[0] not in ",]":
-            raise ValueError("malformed JSON array")
-        if rest[0] == "]":
+                raise ValueError("the JSON array ends early or is malformed")
+            self.buffer += more
+
+    def items(self) -> Iterator[Any]:  # parsed JSON values
+        """Take the rest of an array, after its opening bracket."""
+        if self.next() == "]":
+            self.take()
             return
-        buffer = rest[1:]
+        while True:
+            yield self.value()
+            after = self.next()
+            if after not in (",", "]"):
+                raise ValueError("malformed JSON array")
+            self.take()
+            if after == "]":
+                return

@@ -11,14 +11,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mm.data.sample import Sample
+from mm.data.sample import Record
 from mm.data.sources import files
 from mm.errors import UsageError
 
 _MAX_SIDE_BYTES = 2**20
 
 
-class Source:
+class Source(files.Reader):
     """Read every picture under a folder, in the order of names.
 
     Args:
@@ -30,18 +30,32 @@ class Source:
         self.root = files.need_directory(path, "folder", "a folder of pictures")
         self.prompt = prompt
 
-    def __iter__(self) -> Iterator[Sample]:
+    def records(self) -> Iterator[Record]:
         captions = self._captions()
-        index = 0
-        for folder, folders, names in os.walk(self.root):
+        for index, picture in enumerate(self._pictures()):
+            if picture is None:
+                yield files.broken("unreadable", "folder", index)
+            else:
+                yield self._sample(picture, captions, index)
+
+    def count(self) -> int:
+        return sum(1 for _ in self._pictures())
+
+    def _pictures(self) -> Iterator[Path | None]:
+        """Yield every picture in the order of names; None for a folder that cannot be listed."""
+        closed: list[OSError] = []
+        for folder, folders, names in os.walk(self.root, onerror=closed.append):
             folders.sort()
             for name in sorted(names):
                 picture = Path(folder, name)
                 if picture.suffix.lower() in files.PICTURE_SUFFIXES:
-                    yield self._sample(picture, captions, index)
-                    index += 1
+                    yield picture
+            while closed:
+                closed.pop()
+                yield None
+        yield from (None for _ in closed)
 
-    def _sample(self, picture: Path, captions: dict[str, list[str]], index: int) -> Sample:
+    def _sample(self, picture: Path, captions: dict[str, list[str]], index: int) -> Record:
         name = picture.relative_to(self.root).as_posix()
         tags: dict[str, str] = {}
         try:
@@ -74,14 +88,16 @@ class Source:
 
 
 def _from_json(path: Path, found: dict[str, list[str]]) -> None:
-    for name, words in json.loads(path.read_text(encoding="utf-8-sig")).items():
+    with files.open_json(path) as file:
+        content = json.load(file)
+    for name, words in content.items():
         found[name] = [words] if isinstance(words, str) else list(words)
         if not all(isinstance(item, str) for item in found[name]):
             raise ValueError
 
 
 def _from_lines(path: Path, found: dict[str, list[str]]) -> None:
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         if file.readline().strip().replace(" ", "") == "image,caption":
             rows = csv.reader(file)
         else:

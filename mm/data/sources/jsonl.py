@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterator
 
-from mm.data.sample import Sample
+from mm.data.sample import Record
 from mm.data.sources import files
 
 
-class Source:
+class Source(files.Reader):
     """Read one record a line; paths are relative to the file's folder or to `root`.
 
     Args:
@@ -21,13 +21,17 @@ class Source:
             self.path.parent if root is None else files.need_directory(root, "jsonl", "root")
         )
 
-    def __iter__(self) -> Iterator[Sample]:
+    def records(self) -> Iterator[Record]:
         with open(self.path, "rb") as file:
             for index, line in enumerate(file):
                 if line.strip():
                     yield self._sample(index, line)
 
-    def _sample(self, index: int, line: bytes) -> Sample:
+    def count(self) -> int:
+        with open(self.path, "rb") as file:
+            return sum(1 for line in file if line.strip())
+
+    def _sample(self, index: int, line: bytes) -> Record:
         try:
             record = json.loads(line.decode("utf-8-sig"))
             names = record.get("images", [])

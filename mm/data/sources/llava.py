@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from mm.data.sample import Sample
+from mm.data.sample import Record
 from mm.data.sources import files
 from mm.errors import UsageError
 
@@ -16,7 +16,7 @@ _ROLES = {
 }
 
 
-class Source:
+class Source(files.Reader):
     """Read the records one by one, without loading the list.
 
     Args:
@@ -30,8 +30,8 @@ class Source:
         if root is not None:
             self.root = files.need_directory(root, "llava", "pictures (source.root)")
 
-    def __iter__(self) -> Iterator[Sample]:
-        with open(self.path, encoding="utf-8-sig") as file:
+    def records(self) -> Iterator[Record]:
+        with files.open_json(self.path) as file:
             try:
                 for index, record in enumerate(files.stream_json_array(file)):
                     yield self._sample(index, record)
@@ -41,7 +41,14 @@ class Source:
                     " for one record a line"
                 ) from None
 
-    def _sample(self, index: int, record: Any) -> Sample:  # parsed JSON
+    def count(self) -> int:
+        with files.open_json(self.path) as file:
+            try:
+                return sum(1 for _ in files.stream_json_array(file))
+            except (ValueError, RecursionError):
+                return 0  # reading says what is wrong
+
+    def _sample(self, index: int, record: Any) -> Record:  # parsed JSON
         try:
             names = record.get("image", [])
             names = [names] if isinstance(names, str) else names

@@ -5,19 +5,22 @@ do) or `caption`; `KEY.txt` holds a caption. Other members are left out.
 """
 
 import json
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from mm.data.sample import Sample, make_source_id
+from mm.data.sample import Record, Sample, make_source_id
 from mm.data.sources import files
 from mm.errors import UsageError
 from mm.privacy.door import Limits
 
 _MAX_MEMBER_BYTES = Limits.max_bytes + 1  # one byte more, so that the door refuses it
+_MAX_SAMPLE_BYTES = 4 * _MAX_MEMBER_BYTES
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
-class Source:
+class Source(files.Reader):
     """Read tar files member by member; only one sample is in memory.
 
     Args:
@@ -36,12 +39,23 @@ class Source:
             raise UsageError(f"source.path={path} holds no tar file; source=webdataset reads those")
         self.prompt = prompt
 
-    def __iter__(self) -> Iterator[Sample]:
+    def records(self) -> Iterator[Record]:
         index = 0
         for path in self.paths:
             for key, members in self._groups(path):
                 yield self._sample(path.name, key, members, index)
                 index += 1
+
+    def count(self) -> int | None:
+        """Take the number from the ledger of our own shards; other tars are not read twice."""
+        try:
+            ledger = json.loads((self.paths[0].parent / "ledger.json").read_text(encoding="utf-8"))
+            listed = {shard["file"] for shard in ledger["shards"]}
+            if {path.name for path in self.paths} == listed:
+                return int(ledger["counts"]["samples"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return None
 
     def _groups(self, path: Path) -> Iterator[tuple[str, dict[str, bytes] | None]]:
         """Yield (key, members by the rest of their name); members are None in a damaged tar."""
@@ -59,7 +73,10 @@ class Source:
                         members = {}
                     key = at
                     file = tar.extractfile(info)
-                    members[rest.lower()] = file.read(_MAX_MEMBER_BYTES) if file else b""
+                    room = _MAX_SAMPLE_BYTES - sum(map(len, members.values()))
+                    members[rest.lower()] = (
+                        file.read(min(_MAX_MEMBER_BYTES, room)) if file and room > 0 else b""
+                    )
         except (tarfile.TarError, OSError, EOFError, ValueError):
             yield key, None  # what was read of this sample may be incomplete
             return
@@ -89,7 +106,14 @@ class Source:
         identity = record.get("source_id")
         if not isinstance(identity, str):
             identity = make_source_id(tar, key, index)
-        return Sample(pictures, turns, tags, identity)
+        origins = record.get("origins")  # our own shards say what raw files they were made of
+        if not (
+            isinstance(origins, list)
+            and len(origins) == len(pictures)
+            and all(isinstance(item, str) and _HASH.fullmatch(item) for item in origins)
+        ):
+            origins = []
+        return Sample(pictures, turns, tags, identity, origins=origins)
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -1,0 +1,89 @@
+"""Read shards back and check everything in them, independently of the scrubbing that made them."""
+
+import mmap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mm.data.sample import Sample
+from mm.data.shard_format import END, unpack
+from mm.privacy.errors import ScrubError
+from mm.privacy.metadata import check_pixels_only
+from mm.privacy.policy import Policy
+from mm.privacy.scrub import hashed_id
+from mm.privacy.text import find
+from mm.privacy.worker import Lost, run_ordered
+
+_SECONDS = 86_400.0  # for one shard, however large
+
+
+def check_clean(sample: Sample, policy: Policy) -> list[str]:
+    """Check that a sample holds nothing that scrubbing would remove.
+
+    Returns:
+        The format of each picture.
+
+    Raises:
+        PrivacyError: a picture with more than pixels, a text in which a rule finds something.
+    """
+    kinds = [check_pixels_only(data) for data in sample.images]
+    texts = [words for _, words in sample.turns]
+    texts += [words for pair in sample.tags.items() for words in pair]
+    for words in texts:
+        for rule in policy.text_rules:
+            if find(words, rule, policy.phone_regions):
+                raise ScrubError(f"a text still holds what rule {rule!r} finds: scrub it first")
+    if hashed_id(sample.source_id) != sample.source_id:
+        raise ScrubError("a source_id is not a hash: scrub the sample first")
+    return kinds
+
+
+def audit_shards(
+    directory: Path, shards: Iterable[Mapping[str, Any]], policy: Policy, workers: int = 0
+) -> dict[str, int]:
+    """Read finished shards from disk and check everything in them.
+
+    Args:
+        directory: where they lie.
+        shards: the ledger's entries: file and offsets.
+        policy: the policy that they were made under.
+        workers: processes; 0 checks in this one.
+
+    Returns:
+        How many pictures and texts were checked.
+
+    Raises:
+        PrivacyError: something is there that scrubbing should have removed.
+    """
+    checked: Counter[str] = Counter(pictures=0, texts=0)
+    check = partial(audit_shard, policy=policy)
+    jobs = [(str(directory / shard["file"]), list(shard["offsets"])) for shard in shards]
+    results: Iterator[dict[str, int] | Lost] = map(check, jobs)
+    if workers > 1 and len(jobs) > 1:
+        results = run_ordered(check, jobs, workers=min(workers, len(jobs)), seconds=_SECONDS)
+    for result in results:
+        if isinstance(result, Lost):
+            raise ScrubError("a process died while auditing (out of memory?): use workers=0")
+        checked.update(result)
+    return dict(checked)
+
+
+def audit_shard(job: tuple[str, list[int]], policy: Policy) -> dict[str, int]:
+    """Check one shard, given its path and the offsets of its samples."""
+    path, offsets = Path(job[0]), job[1]
+    pictures = texts = 0
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        bounds = [*offsets, len(data) - len(END)]
+        if bounds[0] != 0 or data[bounds[-1] :] != END:
+            raise ScrubError(f"{path.name} holds bytes outside its samples")
+        for start, end in zip(bounds, bounds[1:], strict=False):
+            sample = unpack(data[start:end]).sample
+            check_clean(sample, policy)
+            pictures += len(sample.images)
+            texts += len(sample.turns) + 2 * len(sample.tags)
+    return {"pictures": pictures, "texts": texts}
