@@ -57,22 +57,34 @@ def read_config(path: Path) -> Qwen3Config:
         CheckpointError: it is missing or damaged, is of another architecture, asks for what this
             decoder does not do, or has a value that makes no sense.
     """
-    published = store.read_json(path)
+    return translate(store.read_json(path), path)
+
+
+def translate(published: Mapping[str, Any], source: object) -> Qwen3Config:
+    """Translate a published config, such as the `text_config` of a larger one.
+
+    Args:
+        published: its values; `model_type` is one of `MODEL_TYPES`.
+        source: where they stand, for messages.
+
+    Raises:
+        CheckpointError: as `read_config`.
+    """
     model_type = published.get("model_type")
     if model_type not in MODEL_TYPES:
         name = str(model_type)[:80]
-        raise CheckpointError(f"{path}: {unknown_name_message('model_type', name, MODEL_TYPES)}")
+        raise CheckpointError(f"{source}: {unknown_name_message('model_type', name, MODEL_TYPES)}")
     for key, accepted in _REFUSED.items():
         if published.get(key) not in accepted:
-            _refuse(path, key, published[key])
+            _refuse(source, key, published[key])
     kinds = published.get("layer_types") or []
     if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
-        _refuse(path, "layer_types", kinds)
+        _refuse(source, "layer_types", kinds)
     try:
         fields = _fields(published, model_type)
         config: Qwen3Config = make_config(Qwen3Config, fields, "Qwen3's config")
     except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        raise CheckpointError(f"{source}: {error}") from None
     return config
 
 
@@ -86,6 +98,7 @@ def published_config(config: Qwen3Config, dtype: torch.dtype) -> dict[str, Any]:
     model_type = MOE if config.num_experts else DENSE
     fields = dataclasses.asdict(config)  # JSON values, but for the tuple
     fields["mlp_only_layers"] = list(config.mlp_only_layers)
+    del fields["mrope_section"]  # which text does not need
     if config.rope_scaling is not None:
         scaling = {k: v for k, v in fields["rope_scaling"].items() if v is not None}
         fields["rope_scaling"] = scaling
@@ -108,7 +121,7 @@ def published_config(config: Qwen3Config, dtype: torch.dtype) -> dict[str, Any]:
 
 def _fields(published: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     """Return the values of Qwen3Config's fields; raises ValueError."""
-    known = {field.name for field in dataclasses.fields(Qwen3Config)}
+    known = {field.name for field in dataclasses.fields(Qwen3Config)} - {"mrope_section"}
     if model_type == DENSE:
         known -= set(_MOE_FIELDS)
     fields = {key: published[key] for key in known if published.get(key) is not None}
@@ -165,8 +178,8 @@ def _one(name: str, values: list[Any]) -> Any:  # JSON values; make_config check
     return found[0]
 
 
-def _refuse(path: Path, key: str, value: object) -> None:
+def _refuse(source: object, key: str, value: object) -> None:
     raise CheckpointError(
-        f"{path} sets {key} to {str(value)[:80]}, which this decoder does not do: use the plain"
+        f"{source} sets {key} to {str(value)[:80]}, which this decoder does not do: use the plain"
         " published checkpoint"
     )

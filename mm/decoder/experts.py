@@ -1,4 +1,6 @@
-"""Fast forms of a mixture of experts; `Experts` in `mm.decoder.qwen3` has the readable one.
+"""Fast forms of a mixture of experts, and the loss that spreads tokens over them.
+
+`Experts` in `mm.decoder.qwen3` is the readable form.
 
 grouped: pairs of token and expert are sorted by expert; each projection is one grouped product.
 gathered: each pair's matrices are picked and multiplied, which a compiler makes one kernel that
@@ -10,6 +12,7 @@ expert's feed-forward width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -97,3 +100,28 @@ def gathered_experts(
 
 
 FAST_PATHS = {"grouped": grouped_experts, "gathered": gathered_experts}
+
+
+def load_balancing_loss(
+    router_logits: Sequence[Tensor], num_experts: int, top_k: int, mask: Tensor | None = None
+) -> Tensor:
+    """Return how unevenly tokens are spread over experts: `top_k` when evenly, more when not.
+
+    E times the sum over experts of the share of tokens that chose it times its mean probability,
+    over all layers together ("Switch Transformers", arXiv 2101.03961, section 2.2). Training adds
+    it `router_aux_loss_coef` times.
+
+    Args:
+        router_logits: each sparse layer's `[N, E]`, as `Qwen3Model.forward` collects them.
+        mask: bool, N values such as `[B, T]`, True for tokens that count (not padding).
+    """
+    if not router_logits:
+        raise ValueError("there are no router logits: a dense model has no load to balance")
+    probabilities = torch.cat(list(router_logits)).softmax(-1, dtype=torch.float32)
+    counts = probabilities.new_ones(len(probabilities))
+    if mask is not None:
+        counts = mask.flatten().float().repeat(len(router_logits))
+    chosen = probabilities.topk(top_k).indices.flatten()
+    chosen_E = counts.new_zeros(num_experts).scatter_add(0, chosen, counts.repeat_interleave(top_k))
+    total = counts.sum().clamp(min=1)
+    return num_experts * (chosen_E / total) @ (counts @ probabilities / total)

@@ -12,7 +12,7 @@ K key/value heads, Dh head width, V vocabulary; N tokens (B * T), E experts, A e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -89,6 +89,7 @@ class Qwen3Config:
     tie_word_embeddings: bool = True
     initializer_range: float = 0.02
     rope_scaling: RopeScaling | None = None
+    mrope_section: tuple[int, int, int] | None = None  # pairs that turn by time, row and column
     num_experts: int = 0  # dense, and the fields below mean nothing
     num_experts_per_tok: int = 8
     moe_intermediate_size: int = 0
@@ -106,13 +107,23 @@ class Qwen3Config:
         _check(self, [(name, getattr(self, name) >= 1, "at least 1") for name in sizes])
         few = 0 <= self.num_experts and self.num_experts_per_tok <= (self.num_experts or math.inf)
         known = set(self.mlp_only_layers) <= set(range(self.num_hidden_layers))
+        section, pairs = self.mrope_section, self.head_dim // 2
+        in_turns = section in (None, tuple(self.rope_axes.count(axis) for axis in range(3)))
         rules = (
             ("num_attention_heads", H % K == 0, f"a multiple of num_key_value_heads {K}"),
             ("head_dim", self.head_dim % 2 == 0, "even, as RoPE turns pairs"),
+            ("mrope_section", in_turns, f"shares of the {pairs} pairs that can take turns"),
             ("num_experts", few, "0 (dense) or at least num_experts_per_tok"),
             ("mlp_only_layers", known, f"numbers of layers, 0 to {self.num_hidden_layers - 1}"),
         )
         _check(self, rules)
+
+    @property
+    def rope_axes(self) -> list[int]:
+        """By which row of M-RoPE's positions each pair turns: 0 1 2 0 1 2 ..., and 0 at the end."""
+        _, rows, columns = self.mrope_section or (0, 0, 0)
+        ends = (0, 3 * rows, 3 * columns)
+        return [i % 3 if i < ends[i % 3] else 0 for i in range(self.head_dim // 2)]
 
     def is_moe_layer(self, layer_idx: int) -> bool:
         """Say whether a layer's feed-forward part is a mixture of experts, not one MLP."""
@@ -232,9 +243,21 @@ class RotaryEmbedding(nn.Module):
         return self
 
     def forward(self, position_ids: Tensor, dtype: torch.dtype) -> Rope:
-        """Map positions `[B, T]` to cosines and sines `[B, T, 1, Dh / 2]` of `dtype`."""
-        inv_freq = self.inv_freq.to(position_ids.device)
-        angles = position_ids[..., None, None].float() * inv_freq
+        """Map positions `[B, T]` to cosines and sines `[B, T, 1, Dh / 2]` of `dtype`.
+
+        M-RoPE has three positions a token, `[3, B, T]`: time, row and column. Text, whose three are
+        equal, turns by them as by one (Qwen3-VL, arXiv 2511.21631, section 2; interleaved).
+
+        Raises:
+            ValueError: three positions for a decoder that has no `mrope_section`.
+        """
+        positions = position_ids[..., None]
+        if position_ids.ndim == 3:
+            if self.config.mrope_section is None:
+                raise ValueError("position_ids have three rows, but mrope_section is not set")
+            axes = torch.tensor(self.config.rope_axes, device=position_ids.device)
+            positions = position_ids[axes].movedim(0, -1)  # one for each pair
+        angles = positions[..., None, :].float() * self.inv_freq.to(position_ids.device)
         return (angles.cos() * self.factor).to(dtype), (angles.sin() * self.factor).to(dtype)
 
 
@@ -351,31 +374,6 @@ def set_experts_path(model: nn.Module, path: ExpertsPath) -> None:
             module.path = path
 
 
-def load_balancing_loss(
-    router_logits: Sequence[Tensor], num_experts: int, top_k: int, mask: Tensor | None = None
-) -> Tensor:
-    """Return how unevenly tokens are spread over experts: `top_k` when evenly, more when not.
-
-    E times the sum over experts of the share of tokens that chose it times its mean probability,
-    over all layers together ("Switch Transformers", arXiv 2101.03961, section 2.2). Training adds
-    it `router_aux_loss_coef` times.
-
-    Args:
-        router_logits: each sparse layer's `[N, E]`, as `Qwen3Model.forward` collects them.
-        mask: bool, N values such as `[B, T]`, True for tokens that count (not padding).
-    """
-    if not router_logits:
-        raise ValueError("there are no router logits: a dense model has no load to balance")
-    probabilities = torch.cat(list(router_logits)).softmax(-1, dtype=torch.float32)
-    counts = probabilities.new_ones(len(probabilities))
-    if mask is not None:
-        counts = mask.flatten().float().repeat(len(router_logits))
-    chosen = probabilities.topk(top_k).indices.flatten()
-    chosen_E = counts.new_zeros(num_experts).scatter_add(0, chosen, counts.repeat_interleave(top_k))
-    total = counts.sum().clamp(min=1)
-    return num_experts * (chosen_E / total) @ (counts @ probabilities / total)
-
-
 class DecoderLayer(nn.Module):
     def __init__(self, config: Qwen3Config, layer_idx: int) -> None:
         super().__init__()
@@ -424,7 +422,8 @@ class Qwen3Model(nn.Module):
 
         Args:
             input_ids: token ids `[B, T]`; or give `inputs_embeds` `[B, T, D]`.
-            position_ids: `[B, T]` or `[1, T]`; by default the cache's length, counted on.
+            position_ids: `[B, T]` or `[1, T]`, or three rows of them for M-RoPE; by default the
+                cache's length, counted on.
             attention_mask: None for causal; or bool `[B, 1, T, S]`, True where a query may
                 attend, used as it is (a causal model's mask has to be causal itself).
             cache: read and then advanced by T tokens.

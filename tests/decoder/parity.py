@@ -31,6 +31,7 @@ def reference(decoder: Qwen3ForCausalLM, attention: str = "eager", experts: str 
     transformers = pytest.importorskip("transformers", reason="the reference is not installed")
     values = asdict(decoder.config)
     sparse = {name: values.pop(name) for name in SPARSE_FIELDS}
+    assert values.pop("mrope_section") is None
     scaling = values.pop("rope_scaling") or {"rope_type": "default"}
     rope = {name: value for name, value in scaling.items() if value is not None}
     values["rope_parameters"] = {**rope, "rope_theta": values.pop("rope_theta")}

@@ -8,13 +8,13 @@ import torch
 from mm.decoder import experts as fast
 from mm.decoder.cache import KVCache
 from mm.decoder.compiled import CompiledDecoder
+from mm.decoder.experts import load_balancing_loss
 from mm.decoder.qwen3 import (
     Experts,
     MixtureOfExperts,
     Qwen3Config,
     Qwen3ForCausalLM,
     SwiGLU,
-    load_balancing_loss,
     set_experts_path,
 )
 from tests.conftest import redraw
