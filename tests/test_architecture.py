@@ -114,11 +114,13 @@ DECODERS = [
     r"scipy\.(misc|ndimage)\.imread",
     r"tensorflow\.(io|image)(\.\w+)*",
     r"transformers\.image_utils\.load_images?",
-    r"(tifffile|imagecodecs|pillow_heif|pyvips|wand|av|decord|rawpy|png|turbojpeg|simplejpeg)(\.\w+)*",
+    r"(tifffile|imagecodecs|pillow_heif|pyvips|wand|av|decord|rawpy|png|turbojpeg)(\.\w+)*",
+    r"simplejpeg\.(?!encode_)\w+",
 ]
 IS_DECODER = re.compile("|".join(f"(?:{pattern})" for pattern in DECODERS))
 # Not to be had under another name either: `from PIL.Image import *`, vars(Image), ...
-WATCHED = {"PIL", "PIL.Image", "cv2", "torchvision", "matplotlib.pyplot", "matplotlib.image"}
+WATCHED = {"PIL", "PIL.Image", "cv2", "simplejpeg", "torchvision"}
+WATCHED |= {"matplotlib.pyplot", "matplotlib.image"}
 
 
 def bindings(tree: ast.AST, path: Path) -> dict[str, str]:
@@ -419,6 +421,8 @@ assert not torch.cuda.is_initialized()
         "from PIL import Image\nopener = Image.open\nopener('x')",
         "from PIL import Image\nI = Image\nJ = I\nJ.open('x')",
         "from PIL import Image\nfiles = map(Image.open, [])",
+        "import simplejpeg\nsimplejpeg.decode_jpeg(b'')",
+        "from simplejpeg import *",
         "from PIL import Image\ngetattr(Image, 'open')('x')",
         "from PIL import Image\nvars(Image)['open']('x')",
         "import importlib\nimportlib.import_module('PIL.Image').open('x')",

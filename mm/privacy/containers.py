@@ -10,8 +10,11 @@ Ref: PNG 3rd edition sections 5 and 11; ITU-T T.81 annex B; RFC 9649 (WebP); GIF
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-ALLOWED = ("jpeg", "png", "webp", "gif", "tiff", "bmp")
+from mm.privacy import boxes
+
+ALLOWED = ("jpeg", "png", "webp", "gif", "tiff", "bmp", "heif", "avif", "jpeg2000")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
 
@@ -24,8 +27,6 @@ _OTHER_FORMATS = (
     (b"8BPS", "Photoshop"),
     (b"%PDF", "PDF"),
     (b"\0\0\1\0", "ICO"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL ", "JPEG XL"),
     (b"qoif", "QOI"),
@@ -38,7 +39,7 @@ def sniff(data: bytes) -> str | None:
     """Name the format from the first bytes; never from a file name.
 
     Returns:
-        One of `ALLOWED`, the name of another picture format (capitalised), or None.
+        One of `ALLOWED`, the name of something else that is known, or None.
     """
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
@@ -53,7 +54,9 @@ def sniff(data: bytes) -> str | None:
     if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADER_SIZES:
         return "bmp"
     if data[4:8] == b"ftyp":
-        return {b"avif": "AVIF", b"avis": "AVIF"}.get(data[8:12], "HEIC or video")
+        return boxes.family(data)
+    if data.startswith((boxes.JP2_SIGNATURE, boxes.CODESTREAM)):
+        return "jpeg2000"
     for magic, name in _OTHER_FORMATS:
         if data.startswith(magic):
             return name
@@ -183,7 +186,9 @@ def tiff_ifds(data: bytes, start: int | None = None) -> Iterator[Ifd]:
     try:
         pos = struct.unpack_from(order + pointer, data, head)[0] if start is None else start
         seen: set[int] = set()
-        while pos and pos not in seen:
+        while pos:
+            if pos in seen:
+                raise ValueError("the directories form a loop")
             seen.add(pos)
             (num,) = struct.unpack_from(order + count_of, data, pos)
             if pos + step + num * entry + width > len(data):
@@ -213,12 +218,34 @@ def tiff_pointer(data: bytes, field: tuple[int, int, int]) -> int:
         raise EOFError from None
 
 
+def jpeg_frame(data: bytes) -> tuple[int, int, int, int, int]:
+    """Return (SOF marker, bits per sample, width, height, components) of a JPEG."""
+    for marker, start, end in jpeg_segments(data):
+        if marker == SOS:
+            break
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if end - start < 6:
+                raise ValueError("frame header too short")
+            bits, height, width, components = struct.unpack_from(">BHHB", data, start)
+            return marker, bits, width, height, components
+    raise ValueError("no frame before the first scan")
+
+
 def canvas(data: bytes, kind: str) -> tuple[int, int] | None:
-    """Return (width, height) that a decoder allocates before or beyond the picture's own size.
+    """Return (width, height) that a decoder will allocate, from the headers; None: not known here.
 
     A GIF or WebP has its canvas allocated on opening; a TIFF has tiles, which may be larger than
-    the picture. None for other formats, whose header the decoder reads first.
+    the picture; a HEIF may be put together from several pictures, of which the largest counts.
     """
+    if kind == "jpeg":
+        return jpeg_frame(data)[2:4]
+    if kind == "png":
+        return struct.unpack_from(">II", data, 16) if len(data) >= 24 else None
+    if kind in ("heif", "avif"):
+        sizes = boxes.heif_items(data).sizes
+        return max(sizes, key=lambda size: size[0] * size[1]) if sizes else None
+    if kind == "jpeg2000":
+        return boxes.jp2_canvas(data)
     if kind == "tiff":
         first = next(tiff_ifds(data), {})
         sides = [
@@ -229,52 +256,70 @@ def canvas(data: bytes, kind: str) -> tuple[int, int] | None:
     if kind == "gif":
         return struct.unpack_from("<HH", data, 6) if len(data) >= 10 else None
     if kind == "webp":
-        for fourcc, at, end in riff_chunks(data):
-            body = data[at : min(end, at + 10)]
-            if fourcc == b"VP8X" and len(body) == 10:
-                return (
-                    int.from_bytes(body[4:7], "little") + 1,
-                    int.from_bytes(body[7:10], "little") + 1,
-                )
-            if fourcc == b"VP8L" and len(body) >= 5:
-                bits = int.from_bytes(body[1:5], "little")
-                return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-            if fourcc == b"VP8 " and len(body) == 10:
-                width, height = struct.unpack_from("<HH", body, 6)
-                return width & 0x3FFF, height & 0x3FFF
+        return _webp_canvas(data)
     return None
 
 
-def num_scans(data: bytes) -> int:
-    """Count the scans of a JPEG; a progressive one usually has about ten."""
-    return sum(marker == SOS for marker, _, _ in jpeg_segments(data))
+def _webp_canvas(data: bytes) -> tuple[int, int] | None:
+    for fourcc, at, end in riff_chunks(data):
+        body = data[at : min(end, at + 10)]
+        if fourcc == b"VP8X" and len(body) == 10:
+            return (
+                int.from_bytes(body[4:7], "little") + 1,
+                int.from_bytes(body[7:10], "little") + 1,
+            )
+        if fourcc == b"VP8L" and len(body) >= 5:
+            bits = int.from_bytes(body[1:5], "little")
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        if fourcc == b"VP8 " and len(body) == 10:
+            width, height = struct.unpack_from("<HH", body, 6)
+            return width & 0x3FFF, height & 0x3FFF
+    return None
 
 
-def num_frames(data: bytes, kind: str, stop_after: int) -> int:
-    """Count frames or pages, not further than `stop_after` + 1; checks the structure on the way.
+@dataclass(frozen=True)
+class Pieces:
+    """What a file is made of: pieces of structure, frames or pages, passes over a JPEG."""
+
+    chunks: int
+    frames: int = 1
+    scans: int = 0
+
+
+def count_pieces(data: bytes, kind: str, stop_after: int) -> Pieces:
+    """Count pieces of structure, not further than `stop_after` + 1; checks them on the way.
 
     Raises:
         EOFError: the file ends before its structure does.
         ValueError: the structure is malformed.
     """
-    count = 0
+    chunks = frames = scans = 0
+    for name, start, end in _pieces(data, kind):
+        chunks += 1
+        if chunks > stop_after:
+            break
+        if kind == "png" and name == b"acTL" and end - start >= 4:
+            frames = max(frames, int.from_bytes(data[start : start + 4], "big"))
+        scans += kind == "jpeg" and name == SOS
+        frames += name in (b"ANMF", 0x2C, "page")
+    if kind in ("heif", "avif"):
+        items = boxes.heif_items(data)
+        chunks, frames = chunks + len(items.kinds) + items.properties.total(), items.pictures()
+    return Pieces(chunks, max(frames, 1), scans)
+
+
+def _pieces(data: bytes, kind: str) -> Iterator[tuple[bytes | int | str, int, int]]:
     if kind == "png":
-        for chunk, start, end in png_chunks(data):
-            if chunk == b"acTL" and end - start >= 4:
-                count = max(count, int.from_bytes(data[start : start + 4], "big"))
+        yield from png_chunks(data)
     elif kind == "jpeg":
-        for _ in jpeg_segments(data):
-            pass
+        yield from jpeg_segments(data)
     elif kind == "webp":
-        count = sum(1 for fourcc, _, _ in riff_chunks(data) if fourcc == b"ANMF")
+        yield from riff_chunks(data)
     elif kind == "gif":
-        for block, _, _ in gif_blocks(data):
-            count += block == 0x2C
-            if count > stop_after:
-                break
+        yield from gif_blocks(data)
     elif kind == "tiff":
-        for _ in tiff_ifds(data):
-            count += 1
-            if count > stop_after:
-                break
-    return max(count, 1)
+        for tags in tiff_ifds(data):
+            yield "page", 0, 0
+            yield from (("tag", 0, 0) for _ in tags)
+    elif kind in ("heif", "avif") or (kind == "jpeg2000" and data[4:8] == b"jP  "):
+        yield from boxes.boxes(data)

@@ -4,6 +4,9 @@ No other file of this package opens an image. The format is told from content, l
 before anything is decoded, EXIF orientation is applied and forgotten, ICC colour is converted,
 alpha is composited, and the result is built anew from its pixels, so that it cannot carry a
 profile, a comment, a thumbnail or a second frame. What is not certain is refused.
+
+JPEGs are decoded at the smallest scale that a wanted size allows, by libjpeg-turbo itself, which
+also tells what it found wrong with the stream; the other formats by Pillow, and HEIC by libheif.
 """
 
 import contextlib
@@ -18,12 +21,40 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from PIL import Image, ImageFile
 
-from mm.privacy import colour, containers
+from mm.privacy import boxes, colour
+from mm.privacy import encode as encoders
+from mm.privacy.encode import encode_jpeg, encode_png, encode_webp, pixels_only
 from mm.privacy.errors import DoorError
+from mm.privacy.limits import (
+    PAGES,
+    Limits,
+    allowed_kind,
+    check_pixels,
+    check_structure,
+    check_time,
+    several,
+    truncated,
+)
+
+if TYPE_CHECKING:
+    from mm.privacy.encode import Pixels
+
+__all__ = [
+    "Limits",
+    "check_time",
+    "encode_jpeg",
+    "encode_png",
+    "encode_webp",
+    "open_image",
+    "pixels_only",
+    "read_bytes",
+    "recode",
+    "scan_is_exact",
+]
 
 Source = bytes | str | os.PathLike[str] | BinaryIO
 
@@ -34,8 +65,13 @@ _PLUGINS = {  # opened directly: no guessing by Pillow, and no global size limit
     "gif": ("PIL.GifImagePlugin", "GifImageFile"),
     "tiff": ("PIL.TiffImagePlugin", "TiffImageFile"),
     "bmp": ("PIL.BmpImagePlugin", "BmpImageFile"),
+    "avif": ("PIL.AvifImagePlugin", "AvifImageFile"),
+    "jpeg2000": ("PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
 }
+# Warnings of libjpeg after which the pixels are not what was taken.
+_DAMAGE = ("premature end", "bad huffman", "instead of rst", "inconsistent progression")
 _ORIENTATION_TAG = 0x0112
+_DEFAULT_LIMITS = Limits()
 _LOCKS: dict[str, threading.Lock] = {}  # made on first use, so that importing only defines
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -46,33 +82,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a picture may cost. Checked before decoding; the time also while decoding.
-
-    Args:
-        max_bytes: size of the file.
-        max_pixels: width times height, from the header.
-        max_frames: frames of an animation or pages of a TIFF (only the first is used).
-        max_scans: passes over `max_pixels` that the scans of a progressive JPEG may cost together;
-            a smaller picture may have as many more scans.
-        max_seconds: from the first byte to the finished picture. Seen between blocks of input;
-            a WebP is decoded as one block.
-    """
-
-    max_bytes: int = 64 * 2**20
-    max_pixels: int = 100_000_000
-    max_frames: int = 1000
-    max_scans: int = 16
-    max_seconds: float = 30.0
-
-    def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels", "max_frames", "max_scans", "max_seconds"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-                raise ValueError(f"limits.{name} is {value!r}; it must be a positive number")
 
 
 class _TimedBytes(io.BytesIO):
@@ -87,28 +96,30 @@ class _TimedBytes(io.BytesIO):
         return super().read(size)
 
 
-def check_time(deadline: float) -> None:
-    """Raise `DoorError` once `time.monotonic()` has passed the deadline."""
-    if time.monotonic() > deadline:
-        raise DoorError("too-slow", "decoding took longer than limits.max_seconds")
-
-
 def open_image(
     source: Source,
     *,
-    limits: Limits = Limits(),
+    limits: Limits = _DEFAULT_LIMITS,
     background: tuple[int, int, int] = (255, 255, 255),
+    longest_side: int | None = None,
+    pages: str = "first",
     audit: Counter[str] | None = None,
     position: int | None = None,
 ) -> Image.Image:
-    """Open a JPEG, PNG, WebP, GIF, TIFF or BMP as an upright sRGB picture of pixels only.
+    """Open a picture file as an upright sRGB picture of pixels only.
+
+    Read are JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000, and HEIC with `mm[privacy]`.
 
     Args:
         source: the file's bytes, its path, or an open binary file.
         limits: bounds on bytes, pixels, frames and time.
         background: colour (0 to 255) behind transparent pixels.
-        audit: if given, counts what the door had to decide: `untagged-broken-profile`,
-            `broken-orientation`, `rescaled-depth`.
+        longest_side: shrink the picture to this many pixels; decoding at a smaller scale makes
+            that quicker than shrinking afterwards.
+        pages: what a file of several frames or pages gives: `first`, or `refuse`.
+        audit: if given, counts what was found on the way to the pixels: `broken_profile`,
+            `broken_orientation`, `rescaled_depth`, `hidden_pixels` (colours below full
+            transparency), `unused_palette`, `hidden_bytes` (between or after scans).
         position: index of this picture among the caller's, for the error.
 
     Returns:
@@ -117,9 +128,62 @@ def open_image(
     Raises:
         DoorError: anything else; `reason` says what, and nothing is quoted from the file.
     """
-    deadline = time.monotonic() + limits.max_seconds
+    wish = _Wish(limits, background, longest_side, pages, audit)
+    return pixels_only(_at(position, source, wish))
+
+
+def recode(
+    source: Source,
+    encoding: str,
+    quality: int,
+    *,
+    limits: Limits = _DEFAULT_LIMITS,
+    background: tuple[int, int, int] = (255, 255, 255),
+    longest_side: int | None = None,
+    pages: str = "first",
+    audit: Counter[str] | None = None,
+    position: int | None = None,
+) -> bytes:
+    """Open a picture as `open_image` does and encode it anew: what scrubbing does, without copies.
+
+    Args:
+        encoding: png, webp or jpeg.
+        quality: 1 to 100; see `mm.privacy.encode.encode`.
+
+    Raises:
+        DoorError: as `open_image`; also where the picture does not fit in `encoding`.
+    """
+    wish = _Wish(limits, background, longest_side, pages, audit)
+    pixels = _at(position, source, wish)
     try:
-        return _open(read_bytes(source, limits.max_bytes), limits, background, deadline, audit)
+        return encoders.encode(pixels, encoding, quality)
+    except ValueError:
+        raise DoorError("too-large", f"does not fit in {encoding}", position) from None
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What a caller asked for."""
+
+    limits: Limits
+    background: tuple[int, int, int]
+    longest_side: int | None
+    pages: str
+    audit: Counter[str] | None
+
+    def __post_init__(self) -> None:
+        if self.pages not in PAGES:
+            raise ValueError(f"pages is {self.pages!r}; known: {', '.join(PAGES)}")
+
+    def note(self, kind: str) -> None:
+        if self.audit is not None:
+            self.audit[kind] += 1
+
+
+def _at(position: int | None, source: Source, wish: _Wish) -> "Pixels":
+    deadline = time.monotonic() + wish.limits.max_seconds
+    try:
+        return _open(read_bytes(source, wish.limits.max_bytes), wish, deadline)
     except DoorError as error:
         raise DoorError(error.reason, error.detail, position) from None
 
@@ -154,31 +218,16 @@ def read_bytes(source: Source, max_bytes: int = Limits.max_bytes) -> bytes:
     return data
 
 
-def _open(
-    data: bytes,
-    limits: Limits,
-    background: tuple[int, int, int],
-    deadline: float,
-    audit: Counter[str] | None,
-) -> Image.Image:
+def _open(data: bytes, wish: _Wish, deadline: float) -> "Pixels":
     _quiet_pillow_log()
-    kind = _allowed_kind(data)
-    _check_structure(data, kind, limits)
-    module, name = _PLUGINS[kind]
-    plugin: type[ImageFile.ImageFile] = getattr(importlib.import_module(module), name)
+    kind = allowed_kind(data)
+    check_structure(data, kind, wish.limits, wish.pages)
     try:
         # Pillow warns about damaged metadata, which is thrown away here anyway.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
             with _quiet_stderr() if kind == "tiff" else contextlib.nullcontext():
-                image: Image.Image = plugin(cast("BinaryIO", _TimedBytes(data, deadline)))
-                _check_pixels(image.size, limits)
-                if kind == "jpeg":
-                    _check_scans(containers.num_scans(data), image.size, limits)
-                image.load()
-            check_time(deadline)
-            orientation = _orientation(image, audit)  # after load: a TIFF turns itself there
-            image = colour.to_srgb(image, background, audit, deep_key=_has_deep_key(data, kind))
+                pixels, orientation = _decode(data, kind, wish, deadline)
     except DoorError:
         raise
     except (Image.DecompressionBombError, MemoryError):
@@ -188,12 +237,131 @@ def _open(
     except Exception as error:
         # Whatever a decoder does on hostile bytes ends here; its message could quote the file.
         if "truncated" in str(error) or isinstance(error, EOFError):
-            raise _truncated() from None
+            raise truncated() from None
         raise DoorError("corrupt", "the pixels cannot be decoded: the file is damaged") from None
     check_time(deadline)
-    if orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[orientation])
-    return pixels_only(image)
+    pixels = _fit(pixels, wish.longest_side)
+    return _turned(pixels, orientation)
+
+
+def _decode(data: bytes, kind: str, wish: _Wish, deadline: float) -> tuple["Pixels", int]:
+    """Return sRGB pixels as they are stored, and the EXIF orientation that makes them upright."""
+    if kind == "heif":
+        image = _open_heif(data, wish)
+        return colour.to_srgb(image, wish.background, wish.audit), 1  # libheif has turned it
+    module, name = _PLUGINS[kind]
+    plugin: type[ImageFile.ImageFile] = getattr(importlib.import_module(module), name)
+    image = plugin(cast("BinaryIO", _TimedBytes(data, deadline)))
+    check_pixels(image.size, wish.limits)
+    if wish.pages == "refuse" and getattr(image, "n_frames", 1) > 1:
+        raise several()
+    profile = image.info.get("icc_profile")
+    if kind == "jpeg" and (image.mode == "RGB" or (image.mode == "L" and not profile)):
+        orientation = _orientation(image, wish)
+        tagged = profile is not None and not colour.is_srgb(profile)
+        array = _decode_jpeg(data, image.size, "RGBX" if tagged else "RGB", wish)
+        return colour.array_to_srgb(array, profile if tagged else None, wish.audit), orientation
+    if kind == "jpeg" and wish.longest_side is not None:
+        image.draft(None, _at_least(image.size, wish.longest_side))
+    elif kind == "jpeg2000":
+        image.info["icc_profile"] = boxes.jp2_profile(data)
+        if wish.longest_side is not None:
+            halvings = (max(image.size) // wish.longest_side).bit_length() - 1
+            cast(Any, image).reduce = max(0, min(halvings, _resolutions(data) - 1))
+    image.load()
+    check_time(deadline)
+    orientation = _orientation(image, wish)  # after load: a TIFF turns itself there
+    deep_key = kind == "png" and data[24:25] == b"\x10"  # in 16-bit units; Pillow's pixels are not
+    return colour.to_srgb(image, wish.background, wish.audit, deep_key=deep_key), orientation
+
+
+def _decode_jpeg(data: bytes, size: tuple[int, int], layout: str, wish: _Wish) -> Any:
+    """Decode at the smallest scale that still has `longest_side` pixels; [H, W, 3 or 4] uint8."""
+    import simplejpeg
+
+    least = size if wish.longest_side is None else _at_least(size, wish.longest_side)
+    options = {"colorspace": layout, "min_width": least[0], "min_height": least[1]}
+    if least == size:
+        options = {"colorspace": layout}
+    try:
+        return simplejpeg.decode_jpeg(data, strict=True, **options)
+    except ValueError as error:
+        warning = str(error).lower()
+        if any(damage in warning for damage in _DAMAGE):
+            raise DoorError("corrupt", "the picture's data is damaged: copy it again") from None
+        array = simplejpeg.decode_jpeg(data, strict=False, **options)
+        wish.note("hidden_bytes" if "extraneous" in warning else "odd_stream")
+        return array
+
+
+def scan_is_exact(data: bytes) -> bool:
+    """Tell whether the coded data of a one-scan JPEG ends with its last block, to the byte.
+
+    Bytes could hide between the last block and the end marker. Without its last byte, data that
+    is exact lacks bits of its last block, and a decoder has to say so.
+
+    Args:
+        data: a JPEG whose last two bytes are EOI, right after the coded data.
+    """
+    import simplejpeg
+
+    cut = 4 if data[-4:-2] == b"\xff\0" else 3
+    try:
+        simplejpeg.decode_jpeg(data[:-cut] + data[-2:], min_height=1, min_width=1, strict=True)
+    except ValueError as error:
+        return "premature end of data segment" in str(error)
+    return False
+
+
+def _open_heif(data: bytes, wish: _Wish) -> Image.Image:
+    try:
+        import pillow_heif
+    except ImportError:
+        raise DoorError("unsupported", "HEIC needs: pip install 'mm[privacy]'") from None
+    file: Any = pillow_heif.open_heif(data)
+    if wish.pages == "refuse" and len(file) > 1:
+        raise several()
+    chosen = file[file.primary_index]
+    check_pixels(chosen.size, wish.limits)
+    image: Image.Image = chosen.to_pillow()
+    return image
+
+
+def _resolutions(data: bytes) -> int:
+    """Return how often a JPEG 2000 picture can be halved while decoding."""
+    start, end = boxes.codestream(data)
+    for marker, at, _ in boxes.codestream_segments(data, start, end):
+        if marker == 0xFF52:  # COD
+            return data[at + 5] + 1
+    return 1
+
+
+def _at_least(size: tuple[int, int], longest_side: int) -> tuple[int, int]:
+    """Return the size that `_fit` will make, which a scaled decoding must not go below."""
+    scale = min(1.0, longest_side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _fit(pixels: "Pixels", longest_side: int | None) -> "Pixels":
+    size = _size(pixels)
+    if longest_side is None or max(size) <= longest_side:
+        return pixels
+    image = pixels if isinstance(pixels, Image.Image) else pixels_only(pixels)
+    return image.resize(_at_least(size, longest_side), Image.Resampling.HAMMING, reducing_gap=3.0)
+
+
+def _size(pixels: "Pixels") -> tuple[int, int]:
+    """Return (width, height)."""
+    if isinstance(pixels, Image.Image):
+        return pixels.size
+    return pixels.shape[1], pixels.shape[0]
+
+
+def _turned(pixels: "Pixels", orientation: int) -> "Pixels":
+    if orientation not in _UPRIGHT:
+        return pixels
+    image = pixels if isinstance(pixels, Image.Image) else pixels_only(pixels)
+    return image.transpose(_UPRIGHT[orientation])
 
 
 def _quiet_pillow_log() -> None:
@@ -222,61 +390,7 @@ def _quiet_stderr() -> Iterator[None]:
             os.close(sink)
 
 
-def pixels_only(image: Image.Image) -> Image.Image:
-    """Build a new RGB image out of the pixels of `image`, leaving everything else behind."""
-    if image.mode != "RGB":
-        raise ValueError(f"image mode is {image.mode!r}; pass pictures through open_image first")
-    return Image.frombytes("RGB", image.size, image.tobytes())
-
-
-def _allowed_kind(data: bytes) -> str:
-    kind = containers.sniff(data)
-    if kind is None:
-        raise DoorError("not-an-image", "the content is no known picture format, whatever its name")
-    if kind not in containers.ALLOWED:
-        raise DoorError("unsupported", f"{kind} is not read: convert it to PNG or JPEG")
-    return kind
-
-
-def _check_structure(data: bytes, kind: str, limits: Limits) -> None:
-    """Check what the container says before a decoder sees it."""
-    try:
-        size = containers.canvas(data, kind)
-        if size is not None:
-            _check_pixels(size, limits)
-        frames = containers.num_frames(data, kind, limits.max_frames)
-    except EOFError:
-        raise _truncated() from None
-    except (ValueError, OverflowError, IndexError):
-        raise DoorError("corrupt", f"malformed {kind.upper()} structure: re-export it") from None
-    if frames > limits.max_frames:
-        raise DoorError(
-            "too-many-frames", f"over {limits.max_frames} frames or pages: export the first alone"
-        )
-
-
-def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise DoorError("corrupt", "the header says that there are no pixels")
-    if width * height > limits.max_pixels:
-        raise DoorError(
-            "too-large",
-            f"{width} x {height} is over {limits.max_pixels} pixels:"
-            " shrink it or raise limits.max_pixels",
-        )
-
-
-def _check_scans(scans: int, size: tuple[int, int], limits: Limits) -> None:
-    if scans * size[0] * size[1] > limits.max_scans * limits.max_pixels:
-        raise DoorError("too-slow", f"{scans} scans of a large JPEG: save it as baseline JPEG")
-
-
-def _truncated() -> DoorError:
-    return DoorError("truncated", "the file ends before its picture does: copy it again")
-
-
-def _orientation(image: Image.Image, audit: Counter[str] | None) -> int:
+def _orientation(image: Image.Image, wish: _Wish) -> int:
     """Read EXIF orientation 1 to 8; anything unreadable counts as upright and is noted."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
@@ -284,39 +398,5 @@ def _orientation(image: Image.Image, audit: Counter[str] | None) -> int:
             return value
     except Exception:  # EXIF is hostile input too, and no reason to lose the pixels
         pass
-    if audit is not None:
-        audit["broken-orientation"] += 1
+    wish.note("broken_orientation")
     return 1
-
-
-def _has_deep_key(data: bytes, kind: str) -> bool:
-    """Tell whether a transparent colour key is in 16-bit units while Pillow gives 8-bit pixels."""
-    return kind == "png" and data[24:25] == b"\x10"
-
-
-def encode_png(image: Image.Image, *, compress_level: int = 6) -> bytes:
-    """Encode the pixels of an RGB image as PNG: IHDR, IDAT, IEND and nothing else."""
-    return _encode(image, "PNG", compress_level=compress_level)
-
-
-def encode_jpeg(image: Image.Image, quality: int = 92) -> bytes:
-    """Encode the pixels of an RGB image as JPEG; colour is not subsampled from quality 90 up."""
-    return _encode(image, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
-
-
-def encode_webp(image: Image.Image, quality: int = 90, *, lossless: bool = False) -> bytes:
-    """Encode the pixels of an RGB image as WebP; lossless keeps them exactly."""
-    return _encode(image, "WEBP", quality=quality, lossless=lossless, exact=lossless)
-
-
-def _encode(image: Image.Image, kind: str, **options: int | bool) -> bytes:
-    buffer, clean = io.BytesIO(), pixels_only(image)
-    try:
-        clean.save(buffer, kind, **options)
-    except (
-        OSError,
-        ValueError,
-        SystemError,
-    ) as error:  # too wide for the format is the one known cause
-        raise ValueError(f"{image.width} x {image.height} does not fit in {kind}") from error
-    return buffer.getvalue()

@@ -1,121 +1,48 @@
-"""Check that an encoded picture holds pixels only, and count what a raw file holds besides.
+"""Count what a raw picture file holds besides pixels: kinds and numbers, never values.
 
-Neither uses an image library: `check_pixels_only` is a second opinion on our own encoders, and it
-fails closed: a structure that is not on its short list is a leak. `count_metadata` names kinds and
-numbers of what it finds, never values.
+Uses no image library. `check_pixels_only`, from `proof.py`, is the other half: what a written
+picture may not hold.
 """
 
 import struct
 import zlib
 from collections import Counter
 
-from mm.privacy import containers
-from mm.privacy.errors import PrivacyError
+from mm.privacy import boxes, containers
+from mm.privacy.exif import count_exif, count_icc, count_tiff
+from mm.privacy.proof import MetadataError, check_pixels_only
 
-# SOF0 to SOF2, DHT, SOS, DQT, DRI
-_JPEG_PIXEL_MARKERS = frozenset({0xC0, 0xC1, 0xC2, 0xC4, 0xDA, 0xDB, 0xDD})
-_GPS_POINTER, _THUMBNAIL_POINTER = 0x8825, 0x0201
-_TIFF_KINDS = {
-    0x8769: "exif",
-    _GPS_POINTER: "gps",
-    0x02BC: "xmp",
-    0x8773: "icc",
-    0x83BB: "iptc",
-    0x8649: "iptc",
-    **dict.fromkeys((0x010D, 0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C), "comment"),
-    **dict.fromkeys((0x8298, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F), "comment"),
-}
+__all__ = ["KINDS", "MetadataError", "check_pixels_only", "count_metadata"]
+
+KINDS = (
+    *("exif", "gps", "maker_note", "serial_number", "author", "device", "time", "thumbnail"),
+    *("xmp", "iptc", "icc", "icc_text", "comment", "c2pa", "vendor", "motion_photo"),
+    *("extra_frame", "trailing_data", "hidden_bytes", "unused_table", "broken_structure"),
+)
 _PNG_KINDS = {
     **dict.fromkeys((b"tEXt", b"zTXt", b"iTXt"), "comment"),
-    b"eXIf": "exif",
-    b"iCCP": "icc",
     b"tIME": "time",
-    b"fcTL": "extra-frames",
+    b"fcTL": "extra_frame",
+    b"caBX": "c2pa",
 }
 _PNG_PIXEL_CHUNKS = frozenset(
     (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"sRGB", b"gAMA", b"cHRM", b"sBIT", b"bKGD")
     + (b"pHYs", b"hIST", b"acTL", b"fdAT", b"cICP", b"mDCV", b"cLLI")
 )
-
-
-class MetadataError(PrivacyError):
-    """An encoded picture holds something besides pixels; `args[0]` says what kind."""
-
-
-def check_pixels_only(data: bytes) -> str:
-    """Check that an encoded picture has nothing but pixel structures.
-
-    Returns:
-        The format: png, jpeg or webp.
-
-    Raises:
-        MetadataError: any other structure, bytes after the end, or another format.
-    """
-    kind = containers.sniff(data)
-    checks = {"png": _check_png, "jpeg": _check_jpeg, "webp": _check_webp}
-    if kind not in checks:
-        raise MetadataError(f"a shard picture must be PNG, JPEG or WebP, not {kind or 'unknown'}")
-    try:
-        checks[kind](data)
-    except (EOFError, ValueError, struct.error, zlib.error):
-        raise MetadataError(f"malformed {kind.upper()} structure") from None
-    return kind
-
-
-def _check_png(data: bytes) -> None:
-    chunks = list(containers.png_chunks(data))
-    kinds = [chunk for chunk, _, _ in chunks]
-    middle = kinds[1:-1]
-    if kinds[0] != b"IHDR" or not middle or set(middle) != {b"IDAT"}:
-        raise MetadataError("PNG chunks besides IHDR, IDAT, IEND")
-    for kind, start, end in chunks:
-        (stored,) = struct.unpack_from(">I", data, end)
-        if zlib.crc32(data[start:end], zlib.crc32(kind)) != stored:
-            raise MetadataError("PNG chunk with a wrong checksum")
-    end = chunks[-1][2]
-    if chunks[-1][1] != end or end + 4 != len(data):
-        raise MetadataError("bytes in or after IEND")
-    if chunks[0][2] - chunks[0][1] != 13:
-        raise ValueError
-    width, height, depth, colour, *rest = struct.unpack_from(">IIBBBBB", data, chunks[0][1])
-    if (depth, colour, *rest) != (8, 2, 0, 0, 0):
-        raise MetadataError("PNG that is not plain 8-bit RGB")
-    expected = height * (1 + 3 * width)
-    stream = zlib.decompressobj()
-    packed = b"".join(data[start:stop] for kind, start, stop in chunks if kind == b"IDAT")
-    if len(stream.decompress(packed, expected + 1)) != expected or not stream.eof:
-        raise MetadataError("PNG pixel stream of the wrong length")
-    if stream.unused_data or stream.unconsumed_tail:
-        raise MetadataError("bytes hidden after the PNG pixel stream")
-
-
-def _check_jpeg(data: bytes) -> None:
-    end = 0
-    for index, (marker, start, end) in enumerate(containers.jpeg_segments(data)):
-        if marker == 0xE0:
-            body = data[start:end]
-            if index or body[:5] != b"JFIF\0" or len(body) != 14 or body[12:] != b"\0\0":
-                raise MetadataError("JPEG APP0 that is not one bare JFIF header")
-        elif marker != containers.EOI and marker not in _JPEG_PIXEL_MARKERS:
-            raise MetadataError(f"JPEG segment {marker:#04x}")
-    if end != len(data):
-        raise MetadataError("bytes after the end of the JPEG")
-
-
-def _check_webp(data: bytes) -> None:
-    chunks = list(containers.riff_chunks(data))
-    if len(chunks) != 1 or chunks[0][0] not in (b"VP8 ", b"VP8L"):
-        raise MetadataError("WebP chunks besides one picture")
-    end = chunks[0][2] + (chunks[0][2] - chunks[0][1] & 1)
-    if end != len(data) or any(data[chunks[0][2] : end]):
-        raise MetadataError("bytes after the WebP picture")
+_UUIDS = {  # of boxes, in JPEG 2000 and HEIF files
+    "4a706754696666457869662d3e4a5032": "exif",
+    "be7acfcb97a942e89c71999491e3afac": "xmp",
+    "33c7a4d2b81d4723a0baf1a3e097ad38": "iptc",
+    "d8fec3d61b0e483c92975828877ec481": "c2pa",
+}
+_GIF_APPLICATIONS = {b"XMP DataXMP": "xmp", b"ICCRGBG1012": "icc", b"C2PA_GIF\1\0\0": "c2pa"}
 
 
 def count_metadata(data: bytes) -> Counter[str]:
-    """Count by kind what a raw picture file holds besides pixels.
+    """Count by kind (see `KINDS`) what a raw picture file holds besides pixels. Never raises.
 
-    Kinds: exif, gps, thumbnail, xmp, icc, iptc, comment, time, vendor, extra-frames,
-    trailing-data, and broken-structure where the count stopped early. Never raises.
+    `broken_structure` says that counting stopped early. A file counts what it tells more than
+    once if it tells it more than once.
     """
     found: Counter[str] = Counter()
     counters = {
@@ -123,32 +50,25 @@ def count_metadata(data: bytes) -> Counter[str]:
         "png": _count_png,
         "webp": _count_webp,
         "gif": _count_gif,
-        "tiff": _count_tiff,
+        "tiff": count_tiff,
         "bmp": _count_bmp,
+        "heif": _count_heif,
+        "avif": _count_heif,
+        "jpeg2000": _count_jp2,
     }
     kind = containers.sniff(data)
     if kind in counters:
         try:
             counters[kind](data, found)
         except (EOFError, ValueError, struct.error, IndexError, OverflowError):
-            found["broken-structure"] += 1
+            found["broken_structure"] += 1
     return +found
 
 
-def _count_exif(block: bytes, found: Counter[str]) -> None:
-    found["exif"] += 1
-    try:
-        for number, tags in enumerate(containers.tiff_ifds(block)):
-            found["gps"] += _GPS_POINTER in tags
-            found["thumbnail"] += number > 0 or _THUMBNAIL_POINTER in tags
-            if number > 8:
-                break
-    except (EOFError, ValueError):
-        found["broken-structure"] += 1
-
-
 def _count_jpeg(data: bytes, found: Counter[str]) -> None:
-    end = 0
+    end, profile = 0, b""
+    defined: set[int] = set()
+    used: set[int] = set()
     for marker, start, end in containers.jpeg_segments(data):
         body = data[start : min(end, start + 64)]
         if marker == 0xFE:
@@ -159,26 +79,64 @@ def _count_jpeg(data: bytes, found: Counter[str]) -> None:
         elif marker == 0xE0 and body[:5] == b"JFXX\0":
             found["thumbnail"] += 1
         elif marker == 0xE1 and body[:6] == b"Exif\0\0":
-            _count_exif(data[start + 6 : end], found)
+            count_exif(data[start + 6 : end], found)
         elif marker == 0xE1 and body.startswith(b"http://ns.adobe.com/"):
             found["xmp"] += 1
         elif marker == 0xE2 and body[:12] == b"ICC_PROFILE\0":
-            found["icc"] += 1
+            profile += data[start + 14 : end]
         elif marker == 0xE2 and body[:4] == b"MPF\0":
-            found["extra-frames"] += 1
+            found["extra_frame"] += 1
+        elif marker == 0xEB and body[:2] == b"JP":
+            found["c2pa"] += 1
         elif marker == 0xED:
             found["iptc"] += 1
         elif 0xE0 <= marker <= 0xEF and not (marker == 0xEE and body[:5] == b"Adobe"):
             found["vendor"] += 1
-    found["trailing-data"] += end != len(data)
+        else:
+            _note_tables(marker, data[start:end], defined, used)
+    if profile:
+        count_icc(profile, found)
+    found["unused_table"] += len(defined - used)
+    _count_tail(data, end, found)
+
+
+def _note_tables(marker: int, body: bytes, defined: set[int], used: set[int]) -> None:
+    """Note quantisation tables as 0x200 + id, Huffman tables as class and id."""
+    at = 0
+    while marker in (0xDB, 0xC4) and at < len(body):
+        if marker == 0xDB:
+            defined.add(0x200 + (body[at] & 15))
+            at += 1 + (128 if body[at] >> 4 else 64)
+        else:
+            defined.add(body[at])
+            at += 17 + sum(body[at + 1 : at + 17])
+    if 0xC0 <= marker <= 0xC2:
+        used.update(0x200 + table for table in body[8::3])
+    elif marker == containers.SOS:
+        for table in body[2 : 1 + 2 * body[0] : 2]:
+            used |= {table >> 4, 0x10 | table & 15}
+
+
+def _count_tail(data: bytes, end: int, found: Counter[str]) -> None:
+    found["trailing_data"] += end != len(data)
+    found["motion_photo"] += b"ftyp" in data[end : end + 2**16]
 
 
 def _count_png(data: bytes, found: Counter[str]) -> None:
-    end = 0
+    end, packed = 0, []
     for chunk, start, end in containers.png_chunks(data):
         body = data[start : min(end, start + 80)]
-        if chunk == b"eXIf":
-            _count_exif(data[start:end], found)
+        if chunk == b"IDAT":
+            packed.append((start, end))
+        elif chunk == b"eXIf":
+            count_exif(data[start:end], found)
+        elif chunk == b"iCCP":
+            inflater = zlib.decompressobj()
+            try:
+                packed_profile = data[data.index(b"\0", start, end) + 2 : end]
+                count_icc(inflater.decompress(packed_profile, 2**22), found)
+            except (ValueError, zlib.error):
+                found["broken_structure"] += 1
         elif chunk == b"iTXt" and body.startswith(b"XML:com.adobe.xmp"):
             found["xmp"] += 1
         elif chunk in (b"tEXt", b"zTXt") and body.lower().startswith(b"raw profile type "):
@@ -189,30 +147,44 @@ def _count_png(data: bytes, found: Counter[str]) -> None:
             found[_PNG_KINDS[chunk]] += 1
         elif chunk not in _PNG_PIXEL_CHUNKS:
             found["vendor"] += 1
-    if found["extra-frames"]:  # one fcTL belongs to the first frame
-        found["extra-frames"] -= 1
-    found["trailing-data"] += end + 4 != len(data)
+    if found["extra_frame"]:  # one fcTL belongs to the first frame
+        found["extra_frame"] -= 1
+    found["hidden_bytes"] += _after_zlib(data, packed)
+    _count_tail(data, end + 4, found)
+
+
+def _after_zlib(data: bytes, pieces: list[tuple[int, int]]) -> bool:
+    """Tell whether bytes follow the end of a PNG's pixel stream; inflates without keeping."""
+    stream = zlib.decompressobj()
+    for start, end in pieces:
+        piece = data[start:end]
+        while piece and not stream.eof:
+            try:
+                stream.decompress(piece, 2**20)
+            except zlib.error:
+                return False  # the door says what is wrong with it
+            piece = stream.unconsumed_tail
+        if stream.eof and (stream.unused_data or piece):
+            return True
+    return False
 
 
 def _count_webp(data: bytes, found: Counter[str]) -> None:
+    kinds = {b"XMP ": "xmp", b"ANMF": "extra_frame", b"C2PA": "c2pa"}
     for fourcc, start, end in containers.riff_chunks(data):
         if fourcc == b"EXIF":
-            block = data[start:end]
-            _count_exif(block.removeprefix(b"Exif\0\0"), found)
-        elif fourcc in (b"XMP ", b"ICCP"):
-            found["xmp" if fourcc == b"XMP " else "icc"] += 1
-        elif fourcc == b"ANMF":
-            found["extra-frames"] += 1
+            count_exif(data[start:end].removeprefix(b"Exif\0\0"), found)
+        elif fourcc == b"ICCP":
+            count_icc(data[start:end], found)
         elif fourcc not in (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM"):
-            found["vendor"] += 1
-    if found["extra-frames"]:
-        found["extra-frames"] -= 1
-    found["trailing-data"] += 8 + int.from_bytes(data[4:8], "little") != len(data)
+            found[kinds.get(fourcc, "vendor")] += 1
+    if found["extra_frame"]:
+        found["extra_frame"] -= 1
+    _count_tail(data, 8 + int.from_bytes(data[4:8], "little"), found)
 
 
 def _count_gif(data: bytes, found: Counter[str]) -> None:
-    frames = 0
-    end = 0
+    frames = end = 0
     for kind, start, stop in containers.gif_blocks(data):
         end = stop
         if kind == 0x2C:
@@ -222,24 +194,87 @@ def _count_gif(data: bytes, found: Counter[str]) -> None:
         elif kind == 0xFF:
             label = data[start + 3 : start + 14]
             if label not in (b"NETSCAPE2.0", b"ANIMEXTS1.0"):
-                kinds = {b"XMP DataXMP": "xmp", b"ICCRGBG1012": "icc"}
-                found[kinds.get(label, "vendor")] += 1
-    found["extra-frames"] += max(frames - 1, 0)
-    found["trailing-data"] += end != len(data)
-
-
-def _count_tiff(data: bytes, found: Counter[str]) -> None:
-    for number, tags in enumerate(containers.tiff_ifds(data)):
-        for tag in tags:
-            if tag in _TIFF_KINDS:
-                found[_TIFF_KINDS[tag]] += 1
-            elif tag >= 0x8000:  # private tags
-                found["vendor"] += 1
-        found["extra-frames"] += number > 0
+                found[_GIF_APPLICATIONS.get(label, "vendor")] += 1
+        elif kind not in (0xF9, 0x3B):
+            found["vendor"] += 1
+    found["extra_frame"] += max(frames - 1, 0)
+    _count_tail(data, end, found)
 
 
 def _count_bmp(data: bytes, found: Counter[str]) -> None:
-    size = int.from_bytes(data[2:6], "little")
-    found["trailing-data"] += 0 < size < len(data)
-    if int.from_bytes(data[14:18], "little") == 124:  # BITMAPV5HEADER
+    size, pixels = int.from_bytes(data[2:6], "little"), int.from_bytes(data[10:14], "little")
+    header = int.from_bytes(data[14:18], "little")
+    if 0 < size < len(data):
+        _count_tail(data, size, found)
+    if header >= 40:
+        bits, colours = struct.unpack_from("<H", data, 28)[0], struct.unpack_from("<I", data, 46)[0]
+        table = 4 * (colours or (1 << bits if bits <= 8 else 0)) + 12
+        found["hidden_bytes"] += pixels > 14 + header + table
+    if header == 124:  # BITMAPV5HEADER
         found["icc"] += data[70:74] in (b"MBED", b"DEBM", b"LINK", b"KNIL")
+
+
+def _count_heif(data: bytes, found: Counter[str]) -> None:
+    items = boxes.heif_items(data)
+    for number, kind in items.kinds.items():
+        body = items.item(data, number)
+        if kind == b"Exif":
+            skip = 4 + int.from_bytes(body[:4], "big")
+            count_exif(body[skip:], found)
+        elif kind == b"mime":
+            found["xmp"] += 1
+        elif kind == b"uri ":
+            found["vendor"] += 1
+    found["thumbnail"] += sum(len(targets) for _, targets in items.refers.get(b"thmb", []))
+    found["extra_frame"] += max(items.pictures() - 1, 0)
+    found["extra_frame"] += len(items.refers.get(b"auxl", []))  # depth and gain maps, alpha
+    coded = [
+        extent for method, extents in items.where.values() if method == 0 for extent in extents
+    ]
+    for kind, start, end in boxes.boxes(data):
+        if kind in (b"free", b"skip"):
+            found["hidden_bytes"] += end > start
+        elif kind == b"uuid":
+            found[_UUIDS.get(data[start : start + 16].hex(), "vendor")] += 1
+        elif kind in (b"moov", b"mpvd"):
+            found["extra_frame" if kind == b"moov" else "motion_photo"] += 1
+        elif kind == b"mdat":
+            covered = sum(length for at, length in coded if start <= at < end)
+            found["hidden_bytes"] += covered < end - start and b"moov" not in data
+        elif kind not in (b"ftyp", b"meta", b"moof", b"sidx"):
+            found["vendor"] += 1
+        if kind == b"meta":
+            _count_profiles(data, start + 4, end, found)
+
+
+def _count_profiles(data: bytes, start: int, end: int, found: Counter[str]) -> None:
+    for kind, a, b in boxes.boxes(data, start, end):
+        if kind in (b"iprp", b"ipco"):
+            _count_profiles(data, a, b, found)
+        elif kind == b"colr" and data[a : a + 4] in (b"prof", b"rICC"):
+            count_icc(data[a + 4 : b], found)
+        elif kind in (b"udes", b"uuid", b"free", b"skip"):
+            found["comment" if kind == b"udes" else "vendor"] += 1
+
+
+def _count_jp2(data: bytes, found: Counter[str]) -> None:
+    pictures = 0
+    if data.startswith(boxes.CODESTREAM):
+        pictures = 1
+    else:
+        for kind, start, _ in boxes.boxes(data):
+            pictures += kind == b"jp2c"
+            if kind == b"uuid":
+                found[_UUIDS.get(data[start : start + 16].hex(), "vendor")] += 1
+            elif kind == b"xml ":
+                found["xmp"] += 1
+            elif kind not in (b"jP  ", b"ftyp", b"jp2h", b"jp2c"):
+                found["vendor"] += 1
+    found["extra_frame"] += max(pictures - 1, 0)
+    if profile := boxes.jp2_profile(data):
+        count_icc(profile, found)
+    start, end = boxes.codestream(data)
+    for marker, _, _ in boxes.codestream_segments(data, start, end):
+        found["comment"] += marker == 0xFF64
+    last = data.rfind(b"\xff\xd9", start, end)
+    found["trailing_data"] += last >= 0 and last + 2 != end

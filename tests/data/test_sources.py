@@ -140,7 +140,7 @@ def test_folder_malformed_side_file_is_one_bad_record(pictures: Path) -> None:
 
 
 def test_folder_counts_formats_that_the_door_refuses(pictures: Path, tmp_path: Path) -> None:
-    (pictures / "d.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (pictures / "d.heic").write_bytes(b"8BPS\0\1")  # a Photoshop file, whatever its name
     report = write_shards(sources.build("folder", str(pictures)), tmp_path / "out", Policy())
     assert (report.samples, dict(report.quarantined)) == (3, {"unsupported": 1})
 
