@@ -1,4 +1,4 @@
-"""From a folder to a model that is ready to use: mm's own checkpoints and published text models."""
+"""From a folder to a model that is ready to use: mm's own checkpoints and published ones."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mm.checkpoints import native
-from mm.checkpoints.published import format_of
+from mm.checkpoints.published import format_of, load_vlm
 from mm.checkpoints.qwen3 import load_text
 from mm.errors import CheckpointError, ConfigError, UsageError
 from mm.text.tokenizer import Tokenizer
@@ -36,15 +36,19 @@ def read_folder(path: str | os.PathLike[str] | None, device: str, dtype: str | N
     default = torch.bfloat16 if place.type == "cuda" else torch.float32
     numbers = DTYPES[dtype] if dtype else default
     try:
-        if format_of(path) == "text":
+        kind = format_of(path)
+        if kind == "text":
             return _read_text(path, place, numbers)
-        loaded = native.load(path, device=place, dtype=numbers)
+        loaded = (load_vlm if kind == "vlm" else native.load)(path, place, numbers)
     except torch.OutOfMemoryError:
         raise UsageError(
             f"the GPU's memory is too small for the model in {os.fspath(path)}: use device 'cpu',"
             " or a smaller model"
         ) from None
-    return loaded.model, loaded.tokenizer, loaded.config
+    config = loaded.config
+    if kind == "vlm":
+        config["generation"] = {"max_new_tokens": TEXT_TOKENS, **config["generation"]}
+    return loaded.model, loaded.tokenizer, config
 
 
 def _read_text(path: str | os.PathLike[str], device: torch.device, dtype: torch.dtype) -> Ready:

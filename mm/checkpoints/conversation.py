@@ -1,8 +1,8 @@
 """What a published folder says about talking with its model, beside the weights.
 
 `generation_config.json` has defaults of sampling and the ids that end an answer. The chat template
-is a Jinja program, in `chat_template.jinja` or in `tokenizer_config.json`; it is not run, but
-recognised, as `mm.text.chat` renders the published revisions itself.
+is a Jinja program, in `chat_template.jinja`, `chat_template.json` or `tokenizer_config.json`; it is
+not run, but recognised, as `mm.text.chat` renders the published revisions itself.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mm.text.tokenizer import Tokenizer
 
 GENERATION = "generation_config.json"
 TEMPLATE = "chat_template.jinja"
+PROCESSOR_TEMPLATE = "chat_template.json"  # older, of models that see
 TOKENIZER_CONFIG = "tokenizer_config.json"
 # Files beside weights, config.json and tokenizer.json that a published folder may have.
 FILES = (
@@ -92,18 +93,24 @@ def read_chat_revision(directory: Path) -> Revision | None:
     Raises:
         CheckpointError: the file that should have it is damaged.
     """
-    template = _template(directory)
+    template = read_template(directory)
     return "qwen3" if template is None else revision_of(template)
 
 
-def _template(directory: Path) -> str | None:
+def read_template(directory: Path) -> str | None:
+    """Return the chat template of a folder; None if there is none.
+
+    Raises:
+        CheckpointError: the file that should have it is damaged.
+    """
     path = directory / TEMPLATE
     if path.exists():
         try:
             return path.read_bytes().decode("utf-8")
         except (OSError, UnicodeDecodeError):
             raise CheckpointError(f"{path} is no text: copy it again") from None
-    path = directory / TOKENIZER_CONFIG
+    path = directory / PROCESSOR_TEMPLATE
+    path = path if path.exists() else directory / TOKENIZER_CONFIG
     found = store.read_json(path).get("chat_template") if path.exists() else None
     if isinstance(found, list):  # several, by name
         named = {entry.get("name"): entry for entry in found if isinstance(entry, dict)}
@@ -111,6 +118,25 @@ def _template(directory: Path) -> str | None:
     if found is not None and not isinstance(found, str):
         raise CheckpointError(f"{path}: chat_template is no text: copy it again")
     return found
+
+
+def read_named_tokens(directory: Path) -> dict[str, str]:
+    """Return tokens that a model's own code finds by name, such as `start_image_token`.
+
+    They stand in `tokenizer_config.json`, beside other settings or in an object of their own.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = directory / TOKENIZER_CONFIG
+    settings = store.read_json(path) if path.exists() else {}
+    extra = settings.get("extra_special_tokens")
+    found = {**settings, **(extra if isinstance(extra, dict) else {})}
+    return {
+        name: value
+        for name, value in found.items()
+        if name.endswith("_token") and isinstance(value, str)
+    }
 
 
 def _usual_stops(tokenizer: Tokenizer) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,9 +37,38 @@ class Part:
         return view.transpose(-1, -2) if self.transposed else view
 
 
+Layout = Callable[[str], Sequence[Part]]  # of one of our tensors, which stored ones make it
+
+
 def whole(name: str) -> list[Part]:
     """Describe a tensor that is stored under its own name."""
     return [Part(name)]
+
+
+def nested(layouts: Mapping[str, Layout], published: Callable[[str], str]) -> Layout:
+    """Return the layout of a whole model, of those of its parts.
+
+    Args:
+        layouts: by the name of the part, which our names begin with, as `encoder.`.
+        published: from a name that begins so to the stored one.
+    """
+
+    def parts(name: str) -> list[Part]:
+        part, _, rest = name.partition(".")
+        return [replace(one, name=published(f"{part}.{one.name}")) for one in layouts[part](rest)]
+
+    return parts
+
+
+def taken_apart(tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+    """Return tensors as a layout stores them, as views."""
+    return {part.name: part.of(t) for name, t in tensors.items() for part in layout(name)}
+
+
+def within(stored: Mapping[str, StoredTensor], part: str) -> dict[str, StoredTensor]:
+    """Return what is stored of one part of a whole model, under the part's own names."""
+    start = f"{part}."
+    return {name[len(start) :]: one for name, one in stored.items() if name.startswith(start)}
 
 
 class _KeepValues(TorchFunctionMode):
@@ -87,7 +116,7 @@ def fill(
     source: object,
     device: torch.device | str,
     dtype: torch.dtype | None,
-    layout: Callable[[str], Sequence[Part]] = whole,
+    layout: Layout = whole,
 ) -> None:
     """Replace the module's parameters and buffers by stored ones, one at a time.
 

@@ -21,16 +21,16 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from mm.checkpoints import conversation, store
-from mm.checkpoints.fill import Part, fill, stored_tensors, unfilled
+from mm.checkpoints.fill import Layout, Part, fill, stored_tensors, taken_apart, unfilled, whole
 from mm.checkpoints.qwen3_config import published_config, read_config
 from mm.checkpoints.rules import NameRules
 from mm.checkpoints.tensor_file import StoredTensor, stored_dtype
@@ -89,12 +89,12 @@ def load_qwen3(
     files = store.open_tensors(directory)
     bare = "embed_tokens.weight" in files
     stored = (_BARE if bare else NAMES).apply(files, directory)
-    config = dataclasses.replace(config, tie_word_embeddings=_is_shared(config, stored, directory))
+    config = dataclasses.replace(config, tie_word_embeddings=is_shared(config, stored, directory))
     if config.tie_word_embeddings:
         stored.pop(_HEAD, None)
     with unfilled():
         decoder = Qwen3ForCausalLM(config)
-    fill(decoder, stored, directory, device, dtype, _layout(config, stored))
+    fill(decoder, stored, directory, device, dtype, layout_of(config, stored))
     return decoder.eval()
 
 
@@ -145,10 +145,8 @@ def save_qwen3(
     Raises:
         CheckpointError: the folder holds something else.
     """
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in stored_tensors(decoder).items():
-        parts = published_parts(name, decoder.config) if experts == "each" else [Part(name)]
-        tensors |= {part.name: part.of(tensor) for part in parts}
+    layout = partial(published_parts, config=decoder.config) if experts == "each" else whole
+    tensors = taken_apart(stored_tensors(decoder), layout)
     kind = stored_dtype(tensors[_EMBEDDING], dtype)
     config = published_config(decoder.config, kind) | dict(token_ids or {})
     text = json.dumps(dict(sorted(config.items())), indent=2, ensure_ascii=False) + "\n"
@@ -163,8 +161,17 @@ def save_qwen3(
     store.replace_folder(Path(directory), write, replaceable)
 
 
-def _is_shared(config: Qwen3Config, stored: Mapping[str, StoredTensor], directory: Path) -> bool:
-    """Say whether the head is the embedding; raises CheckpointError if there is no head."""
+def is_shared(config: Qwen3Config, stored: Mapping[str, StoredTensor], directory: Path) -> bool:
+    """Say whether the head is the embedding, by the rule above.
+
+    Args:
+        config: as it stands in the folder.
+        stored: what the folder has of the decoder, by our names.
+        directory: for messages.
+
+    Raises:
+        CheckpointError: there is no head.
+    """
     if _HEAD not in stored:
         if not config.tie_word_embeddings:
             raise CheckpointError(
@@ -179,8 +186,8 @@ def _is_shared(config: Qwen3Config, stored: Mapping[str, StoredTensor], director
     )
 
 
-def _layout(config: Qwen3Config, stored: Mapping[str, StoredTensor]) -> Callable[[str], list[Part]]:
-    """Describe how these files store our tensors."""
+def layout_of(config: Qwen3Config, stored: Mapping[str, StoredTensor]) -> Layout:
+    """Describe how files that have the decoder's tensors under these names store ours."""
     D, F = config.hidden_size, config.moe_intermediate_size
     turned = {"gate_up_proj": (D, 2 * F), "down_proj": (F, D)}
 

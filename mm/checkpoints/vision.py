@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,14 @@ import torch
 
 from mm import encoders
 from mm.checkpoints import store
-from mm.checkpoints.fill import Part, fill, unfilled, whole
+from mm.checkpoints.fill import Layout, Part, fill, unfilled, whole
 from mm.checkpoints.rules import NameRules
-from mm.checkpoints.tensor_file import StoredTensor
 from mm.encoders import Published, VisionEncoder
 from mm.errors import CheckpointError
 from mm.registry import make_config
 
 PICTURES = "preprocessor_config.json"
+PROCESSOR = "processor_config.json"  # of whole models; newer ones have `PICTURES` in it
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
 
@@ -68,7 +68,7 @@ def load_vision(
     with unfilled():
         encoder = kind(config)
     stored = names_of(published).apply(store.open_tensors(directory), directory)
-    fill(encoder, stored, directory, device, dtype, _layout(encoder, published, stored))
+    fill(encoder, stored, directory, device, dtype, layout_of(encoder, stored))
     return encoder.eval()
 
 
@@ -118,11 +118,43 @@ def load_timm(
 
 def read_config(directory: Path, kind: type[VisionEncoder]) -> Any:  # Any: the encoder's own
     """Translate the published config and preprocessing; raises CheckpointError."""
-    published = _published(kind)
     tower = store.read_json(directory / "config.json")
-    if tower.get("model_type") in published.whole:
+    if tower.get("model_type") in _published(kind).whole:
         tower = tower.get("vision_config", {})
-    pictures = store.read_json(directory / PICTURES)
+    return translate(kind, tower, read_pictures(directory), directory)
+
+
+def read_pictures(directory: Path) -> dict[str, Any]:  # Any: JSON
+    """Read how pictures are prepared, in the older file or in the newer one of whole models.
+
+    Raises:
+        CheckpointError: there is neither, or it is damaged.
+    """
+    if not (directory / PICTURES).exists() and (directory / PROCESSOR).exists():
+        found = store.read_json(directory / PROCESSOR).get("image_processor")
+        if isinstance(found, dict):
+            return found
+    return store.read_json(directory / PICTURES)
+
+
+def translate(
+    kind: type[VisionEncoder],
+    tower: Mapping[str, Any],  # Any: JSON
+    pictures: Mapping[str, Any],
+    directory: Path,
+) -> Any:  # Any: the encoder's own
+    """Translate what files say of a tower and of its pictures.
+
+    Args:
+        kind: the encoder class, one that has `published`.
+        tower: the config of the tower itself.
+        pictures: as `read_pictures`.
+        directory: for messages.
+
+    Raises:
+        CheckpointError: they ask for what the family does not do.
+    """
+    published = _published(kind)
     config_type = encoders.config_type(kind)
     known = {field.name for field in dataclasses.fields(config_type)}
     try:
@@ -173,8 +205,9 @@ def _preprocessing(
     for switch in ("do_resize", "do_rescale", "do_normalize"):
         if pictures.get(switch, True) is not True:
             raise ValueError(f"{PICTURES} switches off {switch}, which the encoder needs")
+    tiles = "max_tiles" in {field.name for field in dataclasses.fields(encoders.config_type(kind))}
     for switch in ("do_pad", "crop_to_patches"):
-        if pictures.get(switch):
+        if pictures.get(switch) and not (tiles and switch == "crop_to_patches"):
             raise ValueError(f"{PICTURES} switches on {switch}, which the encoder does not do")
     if abs(pictures.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
         raise ValueError(f"{PICTURES} has a rescale_factor other than 1/255")
@@ -198,7 +231,10 @@ def _preprocessing(
             if cuts
             else f"{PICTURES} resizes to {size}, which is no square"
         )
-    found = {"resample": _RESAMPLE[resample], "shortest_edge": shortest_edge}
+    found: dict[str, Any] = {"resample": _RESAMPLE[resample], "shortest_edge": shortest_edge}
+    if pictures.get("crop_to_patches"):
+        found["min_tiles"] = pictures.get("min_patches", 1)
+        found["max_tiles"] = pictures.get("max_patches", 12)
     statistics = ("image_mean", "image_std")
     return square, found | {name: pictures[name] for name in statistics if name in pictures}
 
@@ -210,16 +246,18 @@ def _square_of(size: object) -> int | None:
     return size if isinstance(size, int) and not isinstance(size, bool) else None
 
 
-def _layout(
-    encoder: VisionEncoder, published: Published, stored: Mapping[str, StoredTensor]
-) -> Callable[[str], Sequence[Part]]:
+def layout_of(encoder: VisionEncoder, stored: Collection[str] = ()) -> Layout:
     """Say where a tensor of ours is stored: under its name, or as the family's other layout has it.
 
     A tensor that is made of several is cut into as many equal blocks of rows.
+
+    Args:
+        encoder: one that has `published`.
+        stored: the names in the files; none is for the other layout.
     """
-    stored_as = published.stored_as
+    stored_as = _published(type(encoder)).stored_as
     ours = encoder.state_dict()
-    if stored_as is None or stored.keys() >= ours.keys():
+    if stored_as is None or ours.keys() <= set(stored):
         return whole
 
     def parts(name: str) -> list[Part]:

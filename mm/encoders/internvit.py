@@ -28,6 +28,7 @@ from mm.encoders.blocks import (
     split_heads,
 )
 from mm.encoders.square import SquareEncoder, check_sizes
+from mm.encoders.tiles import check_tiles
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,9 @@ class Config:
     layer_scale_init_value: float = 0.1
     hidden_act: Literal["gelu"] = "gelu"
     picture_size: int | None = None
+    min_tiles: int = 1
+    max_tiles: int = 1
+    use_thumbnail: bool = True
     shortest_edge: int | None = None
     resample: Literal["bicubic", "bilinear"] = "bicubic"
     image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -64,6 +68,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_sizes(self)
+        check_tiles(self)
 
     def norm(self) -> nn.Module:
         """Make one of the blocks' norms."""
