@@ -28,7 +28,7 @@ _registry = Registry(
     "encoder",
     "mm.encoders",
     "Encoder",
-    exclude={"blocks", "conformance", "pixels", "square", "tiles"},
+    exclude={"blocks", "conformance", "native", "packed", "pixels", "square", "tiles"},
 )
 
 

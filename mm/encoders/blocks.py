@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mm.encoders.packed import Packed, attend_packed
+
 
 def quick_gelu(x: Tensor) -> Tensor:
     """`x * sigmoid(1.702 x)`, the approximation that OpenAI's CLIP was trained with."""
@@ -45,12 +47,15 @@ def embed_patches(conv: nn.Conv2d, pixel_values: Tensor) -> Tensor:
     return F.linear(patches_BNp, conv.weight.flatten(1), conv.bias)
 
 
-def resize_positions(table: Tensor, grid: tuple[int, int], *, antialias: bool = False) -> Tensor:
-    """Resize learned position embeddings of a square grid, bicubically and in float32.
+def resize_positions(
+    table: Tensor, grid: tuple[int, int], *, mode: str = "bicubic", antialias: bool = False
+) -> Tensor:
+    """Resize learned position embeddings of a square grid, in float32.
 
     Args:
         table: `[1, side * side, D]`.
         grid: rows and columns wanted.
+        mode: "bicubic" or "bilinear".
         antialias: whether shrinking averages; published models differ in this.
 
     Returns:
@@ -59,8 +64,9 @@ def resize_positions(table: Tensor, grid: tuple[int, int], *, antialias: bool = 
     side = round(table.shape[1] ** 0.5)
     if grid == (side, side):
         return table
-    x_1Dhw = table.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
-    x_1Dhw = F.interpolate(x_1Dhw, grid, mode="bicubic", align_corners=False, antialias=antialias)
+    # Contiguous, as PyTorch 2.14 shrinks channels-last tables to one column wrongly.
+    x_1Dhw = table.float().unflatten(1, (side, side)).permute(0, 3, 1, 2).contiguous()
+    x_1Dhw = F.interpolate(x_1Dhw, grid, mode=mode, align_corners=False, antialias=antialias)
     return x_1Dhw.flatten(2).transpose(1, 2).to(table.dtype)
 
 
@@ -69,8 +75,15 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
     return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # type: ignore[no-any-return]
 
 
-def attend(q_BHNDh: Tensor, k_BHNDh: Tensor, v_BHNDh: Tensor) -> Tensor:
-    """Every token attends to every token; heads are joined again: `[B, N, D]`."""
+def attend(
+    q_BHNDh: Tensor, k_BHNDh: Tensor, v_BHNDh: Tensor, *, packed: Packed | None = None
+) -> Tensor:
+    """Every token attends to every token; heads are joined again: `[B, N, D]`.
+
+    With `packed`, B is 1, and tokens attend to those of their own view.
+    """
+    if packed is not None:
+        return attend_packed(q_BHNDh[0], k_BHNDh[0], v_BHNDh[0], packed)[None]
     out_BHNDh = F.scaled_dot_product_attention(q_BHNDh, k_BHNDh, v_BHNDh)
     return out_BHNDh.transpose(1, 2).flatten(2)
 
@@ -120,8 +133,8 @@ class Blocks(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor, num_layers: int) -> Tensor:
-        """Run the first `num_layers` blocks on `[B, N, D]`."""
+    def forward(self, x: Tensor, num_layers: int, *context: object) -> Tensor:
+        """Run the first `num_layers` blocks on `[B, N, D]`, each with the same context."""
         for layer in self.layers[:num_layers]:
-            x = layer(x)
+            x = layer(x, *context)
         return x

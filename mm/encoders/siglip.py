@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mm.encoders import Published
 from mm.encoders.blocks import MLP, Blocks, attend, embed_patches, split_heads
+from mm.encoders.packed import Packed
 from mm.encoders.square import SquareEncoder, check_sizes
 
 
@@ -71,12 +72,12 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(D, D)
         self.out_proj = nn.Linear(D, D)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, packed: Packed | None = None) -> Tensor:
         q_BHNDh, k_BHNDh, v_BHNDh = (
             split_heads(project(x), self.num_heads)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        return self.out_proj(attend(q_BHNDh, k_BHNDh, v_BHNDh))  # type: ignore[no-any-return]
+        return self.out_proj(attend(q_BHNDh, k_BHNDh, v_BHNDh, packed=packed))  # type: ignore[no-any-return]
 
 
 class EncoderLayer(nn.Module):
@@ -87,9 +88,28 @@ class EncoderLayer(nn.Module):
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.self_attn(self.layer_norm1(x))
+    def forward(self, x: Tensor, packed: Packed | None = None) -> Tensor:
+        x = x + self.self_attn(self.layer_norm1(x), packed)
         return x + self.mlp(self.layer_norm2(x))  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def draw_weights(tower: nn.Module, generator: torch.Generator) -> None:
+    """Draw every parameter of a SigLIP tower from `generator` alone, in a fixed order."""
+    for name, parameter in tower.named_parameters():
+        drawn = torch.empty(parameter.shape, device=generator.device)
+        if name.endswith("bias"):
+            drawn.zero_()
+        elif "norm" in name:
+            drawn.fill_(1.0)
+        elif name == "embeddings.position_embedding.weight":
+            drawn.normal_(0.0, 1.0 / math.sqrt(parameter.shape[1]), generator=generator)
+        elif name == "embeddings.patch_embedding.weight":
+            drawn.normal_(0.0, 1.0 / math.sqrt(parameter[0].numel()), generator=generator)
+        else:
+            bound = math.sqrt(6.0 / sum(parameter.shape))
+            drawn.uniform_(-bound, bound, generator=generator)
+        parameter.copy_(drawn)
 
 
 class Encoder(SquareEncoder):
@@ -115,24 +135,9 @@ class Encoder(SquareEncoder):
         self.encoder = Blocks(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
         """Xavier-uniform blocks, LeCun-normal patches, positions of norm 1; biases 0, norms 1."""
-        for name, parameter in self.named_parameters():
-            drawn = torch.empty(parameter.shape, device=generator.device)
-            if name.endswith("bias"):
-                drawn.zero_()
-            elif "norm" in name:
-                drawn.fill_(1.0)
-            elif name == "embeddings.position_embedding.weight":
-                drawn.normal_(0.0, 1.0 / math.sqrt(self.config.hidden_size), generator=generator)
-            elif name == "embeddings.patch_embedding.weight":
-                fan_in = parameter[0].numel()
-                drawn.normal_(0.0, 1.0 / math.sqrt(fan_in), generator=generator)
-            else:
-                bound = math.sqrt(6.0 / sum(parameter.shape))
-                drawn.uniform_(-bound, bound, generator=generator)
-            parameter.copy_(drawn)
+        draw_weights(self, generator)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Map pixel values `[B, 3, S, S]` to patch tokens `[B, N, D]` of the chosen layer.
