@@ -15,6 +15,8 @@ from tests import tiny_model
         ({"format": "mm", "version": 1}, "mm"),
         ({"model_type": "qwen3", "hidden_size": 32}, "text"),
         ({"model_type": "qwen3_moe"}, "text"),
+        ({"model_type": "internvl"}, "vlm"),
+        ({"model_type": "internvl_chat"}, "vlm"),
     ],
 )
 def test_format_is_told_by_the_config(tmp_path, config, found):
@@ -29,7 +31,7 @@ def test_own_checkpoint_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "llama"}, "unknown model_type 'llama'; known: qwen3, qwen3_moe"),
+        ({"model_type": "llama"}, "unknown model_type 'llama'; known: internvl.*qwen3"),
         ({"model_type": "siglip"}, "is a vision encoder's .siglip., which says no words"),
         ({"model_type": ["qwen3"]}, "unknown model_type"),
         ({"peft_type": "LORA"}, "has neither a format nor a model_type: it is no model's"),
