@@ -18,7 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from mm.encoders import Published
-from mm.encoders.blocks import ACTIVATIONS, Blocks, RMSNorm, attend, embed_patches, split_heads
+from mm.encoders.blocks import (
+    ACTIVATIONS,
+    Blocks,
+    RMSNorm,
+    attend,
+    embed_patches,
+    project,
+    split_heads,
+)
 from mm.encoders.square import SquareEncoder, check_sizes
 
 
@@ -97,8 +105,8 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(D, D, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        projections = (self.q_proj, self.k_proj, self.v_proj)
-        out = attend(*(split_heads(project(x), self.num_heads) for project in projections))
+        qkv = project(x, self.q_proj, self.k_proj, self.v_proj)
+        out = attend(*(split_heads(one, self.num_heads) for one in qkv))
         return self.out_proj(out)  # type: ignore[no-any-return]
 
 
@@ -112,7 +120,8 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(F, D, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+        gate, up = project(x, self.gate_proj, self.up_proj)
+        return self.down_proj(self.activation(gate) * up)  # type: ignore[no-any-return]
 
 
 class Layer(nn.Module):
