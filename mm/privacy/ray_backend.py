@@ -18,6 +18,7 @@ from mm.privacy.errors import ScrubError
 
 _BATCH = 8  # items a task
 _TASKS = 16  # tasks a processor and window
+_RETRIES = 1  # of a task whose process died; Ray's own default is without end
 _WINDOW_BYTES = 512 * 2**20  # of pictures that were read already
 
 
@@ -54,7 +55,7 @@ def run_ordered(
             rows = ray.data.from_items(
                 [{"item": item} for item in window],
                 override_num_blocks=-(-len(window) // _BATCH),
-            ).map_batches(partial(_run, function=function), batch_size=None)
+            ).map_batches(partial(_run, function=function), batch_size=None, max_retries=_RETRIES)
             try:
                 for row in rows.iter_rows():
                     yield row["result"]
