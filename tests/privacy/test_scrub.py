@@ -78,17 +78,17 @@ def test_ledger_counts_what_was_removed(tmp_path: Path) -> None:
     write_shards(planted_samples(), tmp_path / "out", Policy())
     counts = ShardReader(tmp_path / "out").ledger["counts"]
     assert counts["samples"] == counts["images"] == 6
-    assert counts["text"] == {"email": 18, "phone": 30, "card": 12}
+    assert counts["text"] == {"email": 18, "phone": 30, "card": 12, "person": 12}
     assert counts["metadata"]["gps"] == 3 and counts["metadata"]["icc"] == 5  # both TIFF pages
 
 
 def test_turns_and_tags_are_clean_and_ids_hashed() -> None:
     clean, found = scrub_sample(planted_samples()[0], Policy())
-    assert clean.turns[1] == ("assistant", "Jane: [EMAIL], [PHONE], [CARD], [PHONE]")
+    assert clean.turns[1] == ("assistant", "[PERSON]: [EMAIL], [PHONE], [CARD], [PHONE]")
     assert clean.tags == {"kind": "jpeg", "note": "[EMAIL]", "[PHONE]": "x"}
     assert clean.source_id == hashed_id("/home/PLANTED-Jane-Roe/photo.jpeg")
     assert hashed_id(clean.source_id) == clean.source_id
-    assert found.text == {"email": 3, "phone": 5, "card": 2}
+    assert found.text == {"email": 3, "phone": 5, "card": 2, "person": 2}
 
 
 GOOD = plant.planted("png")

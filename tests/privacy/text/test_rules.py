@@ -54,7 +54,6 @@ LEFT = [
     "2024.05.12 10:20:30",
     "pi is 3.14159265358979",
     "1,234,567 stars, 10000000 people, $12,500.00",
-    "192.168.100.200 and 192.0.2.1.",
     "41, 11, 11, 11, 11, 11, 11, 11",
     "41 11 11 11 11 11 11 11",
     "9.207316026675",
@@ -93,7 +92,9 @@ def test_scrub_applies_only_named_rules() -> None:
 
 
 def test_unknown_rule_is_an_error_not_a_pass() -> None:
-    with pytest.raises(ValueError, match="unknown text rule 'fone'; known: card, email, phone"):
+    with pytest.raises(
+        ValueError, match="unknown text rule 'fone'; known: account_handle, address"
+    ):
         find("x", "fone")
     with pytest.raises(ValueError, match="unknown text rule 'fone'"):
         scrub_text("no digits here", ["fone"])
@@ -128,7 +129,11 @@ def test_personal_data_never_survives_among_words(before: str, secret: str, afte
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(10**13, 10**14 - 1), st.sampled_from("3456"), st.sampled_from(["", " ", "-"]))
+@given(
+    st.integers(10**12, 10**13 - 1),
+    st.sampled_from(["40", "49", "51", "55", "62", "65", "94"]),
+    st.sampled_from(["", " ", "-"]),
+)
 def test_any_valid_card_is_found(number: int, first: str, separator: str) -> None:
     body = first + str(number)
     digits = body + luhn.calc_check_digit(body)
