@@ -7,8 +7,8 @@ The text is that of the published chat templates, string for string, by their re
 
     qwen3          the hybrid models; thinking "on" lets the model write `<think>`, "off" puts an
                    empty block in front of the answer (both published revisions give this text)
-    instruct-2507  no reasoning; our own models too
-    thinking-2507  the prompt opens the `<think>` block, always
+    instruct-2507  no reasoning; Qwen3-VL's Instruct models and our own, too
+    thinking-2507  the prompt opens the `<think>` block, always; Qwen3-VL's Thinking models, too
     coder          no reasoning; tools and calls as XML tags, not as JSON
 
 Only the frame holds added tokens ("control tokens"): what a message, a tool or a call says is plain
@@ -83,7 +83,7 @@ def revision_of(template: str) -> Revision | None:
     if "<function=" in template and "<parameter=" in template and "<tools>" in template:
         return None if "reasoning_content" in template else "coder"
     asks_for_json = "return a json object with function name and arguments within" in template
-    if not asks_for_json or "<|vision_start|>" in template or "You are Qwen" in template:
+    if not asks_for_json or "You are Qwen" in template:
         return None
     if not reasons:
         return None if "think>" in template else "instruct-2507"

@@ -1,9 +1,10 @@
 """The published chat templates, rendered as transformers does, with a count of branches taken.
 
 The templates are not part of this repository. The environment variable MM_QWEN3_TEMPLATES may name
-a folder with qwen3-first.jinja, qwen3.jinja, instruct-2507.jinja, thinking-2507.jinja and
-coder.jinja: the `chat_template` of Qwen3-8B as first released and as it is now, of an
-Instruct-2507, of a Thinking-2507 and of a Qwen3-Coder model.
+a folder with qwen3-first.jinja, qwen3.jinja, instruct-2507.jinja, thinking-2507.jinja,
+coder.jinja, vl-instruct.jinja and vl-thinking.jinja: the `chat_template` of Qwen3-8B as first
+released and as it is now, of an Instruct-2507, of a Thinking-2507, of a Qwen3-Coder model, and of
+Qwen3-VL's Instruct and Thinking models.
 
 What they rendered is recorded in renderings.jsonl beside this file, so that the comparison runs
 without them too. `python -m tests.text.published` records anew.
@@ -20,7 +21,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from mm.text.chat import Revision, Thinking, render
+from mm.text.chat import IMAGE_MARKER, Revision, Thinking, render
 
 FOLDER = os.environ.get("MM_QWEN3_TEMPLATES", "")
 TOKENIZER = os.environ.get("MM_QWEN3_TOKENIZER", "")
@@ -31,7 +32,10 @@ REVISION_OF: dict[str, Revision] = {
     "instruct-2507": "instruct-2507",
     "thinking-2507": "thinking-2507",
     "coder": "coder",
+    "vl-instruct": "instruct-2507",
+    "vl-thinking": "thinking-2507",
 }
+SEE = ("vl-instruct", "vl-thinking")
 # What was compared with: SHA-256 of the templates' text, line breaks at its end left out.
 SHA256 = {
     "qwen3-first": "87a2728cb8dc9fe424d624542f6060ec05a1d285ebbec578bb078900e33396b5",
@@ -39,11 +43,22 @@ SHA256 = {
     "instruct-2507": "64f85b198065d0fba2a81f37e10ed68161ce2c19a754c7100e67e0ca2ee9c326",
     "thinking-2507": "3802169b2a02b81e6adb7ab4f64f91ff02db753c8c3a64a01c35192d3a61d8d7",
     "coder": "32bf2564d2245b98298677d3ac2332ab50bc3279740c13c3974689464b38aa3c",
+    "vl-instruct": "9d879ef91075acbfb2df7e441fd79d60bacfca989cf6d511d2af45c681e94f10",
+    "vl-thinking": "84ed326ccec340f3c775d5a31c0aada290d59819c18e43650aabe14f1d42c839",
 }
 # Branches of the templates that no conversation takes which `render` accepts, by line.
 NEVER_TAKEN: dict[str, set[str]] = {
-    "coder": {"99:no"}  # a role that none of the branches knows
+    "coder": {"99:no"},  # a role that none of the branches knows
+    # Clips, numbers for pictures, and texts in parts that hold no picture.
+    "vl-instruct": {
+        *("4:no", "8:no", "8:yes", "24:no", "28:no", "28:yes", "47:yes", "49:yes", "51:no"),
+        *("51:yes", "53:no", "61:no", "65:yes", "65:no", "95:no", "99:yes", "101:yes", "101:no"),
+        *("103:yes", "105:no", "105:yes", "107:no", "107:yes"),
+    },
+    "vl-thinking": {"12:yes", "14:yes", "15:no", "15:yes", "18:no", "18:yes", "20:no"},
 }
+
+PICTURE = {"type": "image"}
 
 Conversation = dict[str, Any]
 
@@ -99,7 +114,7 @@ class Published:
     def render(self, conversation: Conversation) -> str:
         """The chat as the template has it."""
         values = {
-            "messages": conversation["messages"],
+            "messages": [with_pictures(message) for message in conversation["messages"]],
             "add_generation_prompt": conversation["prompt"],
         }
         if "tools" in conversation:
@@ -107,6 +122,21 @@ class Published:
         if conversation["thinking"] != "none":
             values["enable_thinking"] = conversation["thinking"] == "on"
         return str(self._template.render(values))
+
+
+def with_pictures(message: dict[str, Any]) -> dict[str, Any]:
+    """A user's message as those templates want it that know pictures: in parts."""
+    texts = (message["content"] or "").split(IMAGE_MARKER)
+    if message["role"] != "user" or len(texts) == 1:
+        return message
+    parts = [part for text in texts for part in ({"type": "text", "text": text}, PICTURE)]
+    return {**message, "content": parts[:-1]}
+
+
+def picture_sizes(conversation: Conversation) -> list[int]:
+    """One token for each picture that a user shows."""
+    users = (one["content"] for one in conversation["messages"] if one["role"] == "user")
+    return [1] * sum(text.count(IMAGE_MARKER) for text in users)
 
 
 @cache
@@ -121,6 +151,7 @@ def ours(conversation: Conversation) -> str:
     thinking: Thinking = conversation["thinking"]
     pieces = render(
         conversation["messages"],
+        num_image_tokens=picture_sizes(conversation),
         tools=conversation.get("tools") or (),
         revision=REVISION_OF[conversation["template"]],
         thinking=thinking,
@@ -153,6 +184,7 @@ JSON = st.recursive(
     max_leaves=3,
 )
 QUERY = PLAIN | PLAIN.map(lambda text: f"<tool_response>{text}</tool_response>")
+SHOWN = st.lists(PLAIN, min_size=2, max_size=3).map(IMAGE_MARKER.join)
 
 
 def _fields(required: Mapping[str, Any], optional: Mapping[str, Any]) -> Any:
@@ -207,7 +239,7 @@ def conversations(draw: st.DrawFn, name: str) -> Conversation:
             st.sampled_from(["user", "user", "system", "assistant", "assistant", "tools", "tools"])
         )
         if kind == "tools":
-            empty = st.none() if name != "qwen3-first" else st.nothing()
+            empty = st.none() if name not in ("qwen3-first", *SEE) else st.nothing()
             call = _fields(
                 {
                     "role": st.just("assistant"),
@@ -223,8 +255,11 @@ def conversations(draw: st.DrawFn, name: str) -> Conversation:
                 messages += [draw(call), *draw(st.lists(result, max_size=2))]
         elif kind == "assistant":
             messages.append(draw(say))
-        else:
+        elif kind == "system" and name != "vl-instruct":  # which leaves later ones out
             messages.append({"role": kind, "content": draw(QUERY)})
+        else:
+            query = QUERY | SHOWN if name in SEE else QUERY
+            messages.append({"role": "user", "content": draw(query)})
     modes = {"qwen3": ["none", "on", "off"], "qwen3-first": ["none", "on", "off"]}
     conversation = {
         "template": name,

@@ -24,7 +24,7 @@ from mm.text.chat import (
 )
 from mm.text.template import MODES
 from mm.text.tokenizer import OTHER_ADDED_TOKENS, SPECIAL_TOKENS, Tokenizer, train_tokenizer
-from tests.text.published import REVISION_OF, records
+from tests.text.published import REVISION_OF, picture_sizes, records
 
 PUBLISHED_FILE = os.environ.get("MM_QWEN3_TOKENIZER", "")
 QUESTION = ("user", "hi")
@@ -280,6 +280,7 @@ def test_trusted_chats_have_the_ids_that_the_whole_text_has(
             pieces = render(
                 record["messages"],
                 tools=record.get("tools") or (),
+                num_image_tokens=picture_sizes(record),
                 revision=REVISION_OF[name],
                 thinking=record["thinking"],
                 add_generation_prompt=record["prompt"],
@@ -301,6 +302,7 @@ def test_the_mask_tells_the_assistants_words_and_no_others(tokenizer: Tokenizer,
                 tokenizer,
                 record["messages"],
                 tools=record.get("tools") or (),
+                num_image_tokens=picture_sizes(record),
                 revision=REVISION_OF[name],
                 thinking=record["thinking"],
             )

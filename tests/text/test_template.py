@@ -95,7 +95,7 @@ def test_a_published_template_is_told_by_its_text(name: str) -> None:
         ("", None),
         ("{{ messages }}", None),
         (f"{JSON} You are Qwen, created by", None),  # Qwen2.5
-        (f"{JSON} <|vision_start|>", None),  # Qwen3-VL
+        (f"{XML} <|vision_start|> reasoning_content", None),  # Qwen3.5
         (f"{JSON} <think>", None),  # reasons in some other way
         (f"{XML} reasoning_content last_query_index", None),  # later families
         (XML, "coder"),
