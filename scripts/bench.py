@@ -1,15 +1,18 @@
-"""Measure how fast a decoder decodes, or how fast a checkpoint loads.
+"""Measure how fast a decoder decodes, a checkpoint loads, or pictures are scrubbed.
 
 decode: random weights of a size named as in conf/decoder, ours (eager, compiled, fused, and
 mm.generate as loop) beside transformers (hf-dynamic, hf-static) and the read bandwidth.
 load: a checkpoint's folder, or a random one in the shape of Qwen3-4B, beside transformers on the
 same files.
+scrub: JPEGs through the privacy door, a folder's or made ones, beside Pillow, torchvision, and
+exiftool, mat2 and jpegtran where they are installed, and what each leaves of planted secrets.
 
 Examples:
   python scripts/bench.py decode decoder=qwen3_0_6b
   python scripts/bench.py decode decoder=qwen3_4b --engines fused --batch-sizes 1 --breakdown
   python scripts/bench.py decode --device cpu --prompt-tokens 16 --new-tokens 16 --repeats 3
   python scripts/bench.py load DIR --dtype bfloat16
+  python scripts/bench.py scrub
 """
 
 import argparse
@@ -30,10 +33,10 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("what", choices=("decode", "load"))
+    add("what", choices=("decode", "load", "scrub"))
     add("arguments", nargs="*", metavar="decoder=NAME|DIR", help="Hydra overrides; or a folder")
-    add("--json", type=Path, help="where to write (default: runs/bench-decode.json or -load.json)")
-    add("--repeats", type=int, default=0, help="of each engine (default: 7), or loads (3)")
+    add("--json", type=Path, help="where to write (default: runs/bench-WHAT.json)")
+    add("--repeats", type=int, default=0, help="of each engine (default: 7), loads or tools (3)")
     add("--dtype", default="", help="default: bfloat16, or float32 for decode on a CPU")
     decode = parser.add_argument_group("decode").add_argument
     decode("--engines", default="", help="eager,compiled,fused,loop,hf-dynamic,hf-static")
@@ -59,6 +62,12 @@ def main() -> int:
             given = {"dtype": arguments.dtype or None, "runs": arguments.repeats or None}
             result = bench_load.bench_load(argparse.Namespace(directory=directory, **given))
             print(bench_load.table(result))
+        elif arguments.what == "scrub":
+            from mm.report import bench_scrub
+
+            folder = Path(arguments.arguments[0]) if arguments.arguments else None
+            result = bench_scrub.bench_scrub(folder, rounds=arguments.repeats or 3)
+            print(bench_scrub.table(result))
         else:
             settings = bench.DecodeSettings(
                 engines=tuple(filter(None, arguments.engines.split(","))),

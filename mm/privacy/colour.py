@@ -163,12 +163,8 @@ def array_to_srgb(array: Any, profile: bytes | None, audit: Counter[str] | None 
     if profile is None:
         return array
     height, width, _ = array.shape
-    if height * width >= _TABLE_PIXELS:
-        try:
-            if _profile_mode(profile) == "RGB":
-                return _look_up(array, profile).reshape(array.shape)
-        except _cms_errors():
-            pass  # noted below
+    if height * width >= _TABLE_PIXELS and _converts(profile):
+        return _look_up(array, profile).view("uint8").reshape(array.shape)
     image = Image.frombytes("RGB", (width, height), array.tobytes(), "raw", "RGBX")
     return _apply_profile(image, profile, audit)
 
@@ -177,6 +173,14 @@ def is_srgb(profile: bytes) -> bool:
     """Tell whether converting by a profile would change no level by more than one."""
     try:
         return _same_as_srgb(profile)
+    except _cms_errors():
+        return False
+
+
+def _converts(profile: bytes) -> bool:
+    """Tell whether littleCMS takes a profile for RGB pixels."""
+    try:
+        return _profile_mode(profile) == "RGB" and _transform(profile, "RGB") is not None
     except _cms_errors():
         return False
 
