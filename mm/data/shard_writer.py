@@ -24,7 +24,6 @@ from mm.data.shard_format import END, pack
 from mm.data.sources.files import Reader
 from mm.privacy import ledger as ledgers
 from mm.privacy.errors import OutputError, PrivacyError, ScrubError
-from mm.privacy.metadata import check_pixels_only
 from mm.privacy.policy import Policy, digest
 from mm.privacy.scrub import Found, Refusal, Report, hashed_id, scrub
 
@@ -122,7 +121,7 @@ class ShardWriter:
         """
         found = found or Found()
         if self.proven:
-            kinds = [check_pixels_only(data) for data in sample.images]
+            kinds = [self.policy.encoding] * len(sample.images)
         else:
             kinds = check_clean(sample, self.policy)
         block = pack(self.counts["totals"]["samples"], sample, kinds, found)

@@ -9,12 +9,11 @@ from typing import Any
 
 from PIL import Image
 
-from mm.privacy import door
 from mm.privacy.door import Limits
+from mm.privacy.encode import ENCODINGS, encode
 from mm.privacy.errors import ScrubError
 from mm.privacy.text import DEFAULT_REGIONS, KINDS, check_rules
 
-ENCODINGS = ("png", "webp", "jpeg")
 PAGES = ("first", "refuse")
 ON_FAILURE = ("quarantine", "stop")
 TEXT_ACTIONS = ("mask", "pseudonym", "drop", "keep")
@@ -112,6 +111,11 @@ class Policy:
         """Whether a kind is replaced by a pseudonym, which takes a key."""
         return "pseudonym" in self.text.values()
 
+    @property
+    def looks(self) -> bool:
+        """Whether a detector looks at the pictures."""
+        return any(getattr(self, name) != "keep" for name in PIXEL_FIELDS)
+
     def as_dict(self) -> dict[str, Any]:  # plain JSON data
         """Return the policy as plain JSON data."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
@@ -131,11 +135,7 @@ class Policy:
 
     def encode(self, image: Image.Image) -> bytes:
         """Encode a door image as this policy says, from its pixels only."""
-        if self.encoding == "png":
-            return door.encode_png(image)
-        if self.encoding == "webp":
-            return door.encode_webp(image, self.quality, lossless=self.quality == 100)
-        return door.encode_jpeg(image, self.quality)
+        return encode(image, self.encoding, self.quality)
 
 
 def from_dict(values: Mapping[str, Any]) -> Policy:

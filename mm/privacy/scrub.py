@@ -168,24 +168,28 @@ def _scrub(
 
 
 def _clean_picture(data: bytes, position: int, policy: Policy, found: Found) -> bytes:
-    image = door.open_image(
-        data,
-        limits=policy.limits,
-        background=policy.background,
-        audit=found.metadata,
-        position=position,
-    )
+    wish: dict[str, Any] = {
+        "limits": policy.limits,
+        "background": policy.background,
+        "longest_side": policy.longest_side,
+        "pages": policy.pages,
+        "audit": found.metadata,
+        "position": position,
+    }
+    if policy.looks:
+        kept, seen = visible.clean(policy.fit(door.open_image(data, **wish)), policy)
+        found.visible.update(seen)
+        if kept is None:
+            raise _Refused("visible", f"picture {position} shows what the policy drops")
+        try:
+            encoded = policy.encode(kept)
+        except ValueError:
+            raise _Refused(
+                "too-large", f"picture {position} does not fit in {policy.encoding}"
+            ) from None
+    else:
+        encoded = door.recode(data, policy.encoding, policy.quality, **wish)
     found.metadata.update(metadata.count_metadata(data))
-    kept, seen = visible.clean(policy.fit(image), policy)
-    found.visible.update(seen)
-    if kept is None:
-        raise _Refused("visible", f"picture {position} shows what the policy drops")
-    try:
-        encoded = policy.encode(kept)
-    except ValueError:
-        raise _Refused(
-            "too-large", f"picture {position} does not fit in {policy.encoding}"
-        ) from None
     try:  # a second opinion on our own encoder, before anything is passed on
         metadata.check_pixels_only(encoded)
     except PrivacyError:
