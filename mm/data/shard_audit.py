@@ -13,7 +13,7 @@ from mm.privacy.errors import ScrubError
 from mm.privacy.metadata import check_pixels_only
 from mm.privacy.policy import Policy
 from mm.privacy.scrub import hashed_id
-from mm.privacy.text import find
+from mm.privacy.text import find_all
 from mm.privacy.worker import Lost, run_ordered
 
 _SECONDS = 86_400.0  # for one shard, however large
@@ -32,9 +32,8 @@ def check_clean(sample: Sample, policy: Policy) -> list[str]:
     texts = [words for _, words in sample.turns]
     texts += [words for pair in sample.tags.items() for words in pair]
     for words in texts:
-        for rule in policy.text_rules:
-            if find(words, rule, policy.phone_regions):
-                raise ScrubError(f"a text still holds what rule {rule!r} finds: scrub it first")
+        if left := find_all(words, policy.text_rules, policy.phone_regions, names=policy.names):
+            raise ScrubError(f"a text still holds what rule {left[0].kind!r} finds: scrub it first")
     if hashed_id(sample.source_id) != sample.source_id:
         raise ScrubError("a source_id is not a hash: scrub the sample first")
     return kinds

@@ -12,11 +12,10 @@ from PIL import Image
 from mm.privacy.door import Limits
 from mm.privacy.encode import ENCODINGS, encode
 from mm.privacy.errors import ScrubError
-from mm.privacy.text import DEFAULT_REGIONS, KINDS, check_rules
+from mm.privacy.text import ACTIONS, DEFAULT_REGIONS, KINDS, check_rules
 
 PAGES = ("first", "refuse")
 ON_FAILURE = ("quarantine", "stop")
-TEXT_ACTIONS = ("mask", "pseudonym", "drop", "keep")
 PIXEL_ACTIONS = ("cover", "drop", "keep")
 PIXEL_FIELDS = ("faces", "codes", "text_in_pictures", "plates")
 
@@ -35,6 +34,7 @@ class Policy:
         text: kind of personal text to what happens to it: mask (a typed placeholder), pseudonym
             (one that is the same for the same value under one key), drop (the sample) or keep.
         text_default: what happens to kinds that `text` does not name.
+        names: what finds people in texts: rules (and lists), or presidio or spacy besides.
         phone_regions: countries whose national phone formats are known.
         max_text_chars: a longer text is refused, so that no rule can run out of time or tries.
         faces, codes, text_in_pictures, plates: what happens to those that are seen in a picture:
@@ -51,6 +51,7 @@ class Policy:
     pages: str = "first"
     text: Mapping[str, str] = field(default_factory=dict)
     text_default: str = "mask"
+    names: str = "rules"
     phone_regions: tuple[str, ...] = DEFAULT_REGIONS
     max_text_chars: int = 100_000
     faces: str = "keep"
@@ -73,7 +74,7 @@ class Policy:
             and all(isinstance(value, int) and 0 <= value <= 255 for value in self.background),
             "pages": self.pages in PAGES,
             "text": isinstance(self.text, Mapping),
-            "text_default": self.text_default in TEXT_ACTIONS,
+            "text_default": self.text_default in ACTIONS,
             "max_text_chars": isinstance(self.max_text_chars, int) and self.max_text_chars > 0,
             **{name: getattr(self, name) in PIXEL_ACTIONS for name in PIXEL_FIELDS},
             "limits": isinstance(self.limits, Limits),
@@ -89,15 +90,15 @@ class Policy:
             if kind not in KINDS:
                 known = ", ".join(sorted(KINDS))
                 raise ScrubError(f"policy.text names the unknown kind {kind!r}; known: {known}")
-            if action not in TEXT_ACTIONS:
+            if action not in ACTIONS:
                 raise ScrubError(
-                    f"policy.text.{kind} is {action!r}; it must be one of {', '.join(TEXT_ACTIONS)}"
+                    f"policy.text.{kind} is {action!r}; it must be one of {', '.join(ACTIONS)}"
                 )
         # Every kind by name, so that a ledger says what happened to each.
         whole = {kind: self.text.get(kind, self.text_default) for kind in sorted(KINDS)}
         object.__setattr__(self, "text", whole)
         try:
-            check_rules(self.text_rules, self.phone_regions)
+            check_rules(self.text_rules, self.phone_regions, names=self.names)
         except ValueError as error:
             raise ScrubError(f"policy: {error}") from None
 

@@ -7,7 +7,6 @@ the order of the source, whether it works in this process, in several, or on a R
 
 import dataclasses
 import hashlib
-import os
 import re
 import sys
 import time
@@ -20,14 +19,13 @@ from typing import Any, Protocol, TextIO
 from mm.privacy import door, metadata, visible
 from mm.privacy.errors import DoorError, PrivacyError, ScrubError
 from mm.privacy.policy import Policy
-from mm.privacy.text import scrub_text
+from mm.privacy.text import read_key, scrub_text
 from mm.privacy.worker import Lost, run_ordered
 
 IMAGE_MARKER = "<image>"
 ROLES = ("system", "user", "assistant")
 BACKENDS = ("local", "ray")
 KEY_VARIABLE = "MM_PSEUDONYM_KEY"
-_MIN_KEY_BYTES = 16
 _PATIENCE = 4  # times what a picture may take: what a record may
 _SOURCE_ID = re.compile(r"[0-9a-f]{16,64}")
 
@@ -222,7 +220,14 @@ def _clean_text(words: object, policy: Policy, key: bytes | None, found: Counter
         words.encode()
     except UnicodeEncodeError:
         raise _Refused("bad-text", "a text is not valid UTF-8") from None
-    clean, counts = scrub_text(words, policy.text_rules, policy.phone_regions)
+    clean, counts = scrub_text(
+        words,
+        policy.text_rules,
+        policy.phone_regions,
+        actions=policy.text,
+        key=key,
+        names=policy.names,
+    )
     found.update(counts)
     return clean
 
@@ -246,20 +251,12 @@ def pseudonym_key(policy: Policy, file: str | None = None) -> bytes | None:
     """
     if not policy.needs_key:
         return None
-    if file is not None:
-        try:
-            with open(file, "rb") as handle:
-                key = handle.read(4096).strip()
-        except OSError:
-            raise ScrubError(f"key_file={file} cannot be read: name a file with the key") from None
-    else:
-        key = os.environ.get(KEY_VARIABLE, "").encode()
-    if len(key) < _MIN_KEY_BYTES:
+    try:
+        return read_key(path=file) if file is not None else read_key(KEY_VARIABLE)
+    except ValueError as error:
         raise ScrubError(
-            f"policy {policy.name} makes pseudonyms, which needs a key of {_MIN_KEY_BYTES} bytes or"
-            f" more: set {KEY_VARIABLE} or key_file=FILE (`openssl rand -hex 32` makes one)"
-        )
-    return key
+            f"policy {policy.name} makes pseudonyms: set {KEY_VARIABLE} or key_file=FILE: {error}"
+        ) from None
 
 
 def scrub(
