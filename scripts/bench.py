@@ -16,6 +16,7 @@ Examples:
 """
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
@@ -55,19 +56,10 @@ def main() -> int:
     from mm.report import bench
 
     try:
-        if arguments.what == "load":
-            from mm.report import bench_load
-
-            directory = arguments.arguments[0] if arguments.arguments else None
-            given = {"dtype": arguments.dtype or None, "runs": arguments.repeats or None}
-            result = bench_load.bench_load(argparse.Namespace(directory=directory, **given))
-            print(bench_load.table(result))
-        elif arguments.what == "scrub":
-            from mm.report import bench_scrub
-
-            folder = Path(arguments.arguments[0]) if arguments.arguments else None
-            result = bench_scrub.bench_scrub(folder, rounds=arguments.repeats or 3)
-            print(bench_scrub.table(result))
+        if arguments.what != "decode":
+            module = importlib.import_module(f"mm.report.bench_{arguments.what}")
+            result = module.run(arguments.arguments, arguments.repeats, arguments.dtype)
+            print(module.table(result))
         else:
             settings = bench.DecodeSettings(
                 engines=tuple(filter(None, arguments.engines.split(","))),

@@ -141,6 +141,12 @@ def measure(reader: str, directory: str, dtype: str) -> dict[str, Any]:
     }
 
 
+def run(arguments: list[str], repeats: int, dtype: str) -> dict[str, Any]:
+    """Measure with a command line's words: a folder, or none."""
+    given = {"dtype": dtype or None, "runs": repeats or None}
+    return bench_load(argparse.Namespace(directory=arguments[0] if arguments else None, **given))
+
+
 def table(result: dict[str, Any]) -> str:
     """Return the medians as a text of aligned columns."""
     rows = [("reader", "cache", "load s", "load+touch s", "before GB", "peak GB", "peak/weights")]

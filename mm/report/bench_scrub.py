@@ -278,6 +278,11 @@ def _throughput(files: list[Path], workers: int, seconds: float) -> float:
     return count / spent
 
 
+def run(arguments: list[str], repeats: int, dtype: str) -> dict[str, Any]:
+    """Measure with a command line's words: a folder of JPEGs, or none."""
+    return bench_scrub(Path(arguments[0]) if arguments else None, rounds=repeats or 3)
+
+
 def table(result: dict[str, Any]) -> str:
     """Format a result for people."""
     lines = [f"{'':30s} pictures/s per core   files with a secret left"]
