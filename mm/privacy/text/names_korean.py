@@ -41,6 +41,15 @@ _LABEL = re.compile(
     r"|회원명|글쓴이|주문자|주문인"
     r"|입금자|예약자)[ ]?(?:[:=\-]|(?:은|는)(?= ))[ ]?$"
 )
+# A role before a name: 환자 김하늘. After a role only a name of usual syllables counts.
+_ROLE = re.compile(
+    r"(?:환자|피고인|피고|원고|증인|용의자|피해자|담당|대표|기사|기자|학생|선수|감독|배우|가수"
+    r"|의원|교수|작가|강사|교사|팀장|원장|과장"
+    r"|부장|대리|사장|예금주|신청인|보호자|고객|회원|직원|저는|나는|제가|내가|친구|동생|아들|딸"
+    r"|남편|아내|사람은|이름은|이분은) ?$"
+)
+_CLOSING = re.compile("드림|올림|배상|귀하|귀중")
+_BETWEEN = (*"·․ㆍ・.,/", ", ")
 _WORD = re.compile("[가-힣]+")
 _SPACED = re.compile(rf"(?:이름|성명|성함)[ ]?:[ ]?([{_SURNAMES}] [가-힣] [가-힣])(?![가-힣])")
 
@@ -59,6 +68,8 @@ def find(text: str) -> Iterator[Span]:
             length = 2 if _is_addressed(word[:2], word[2:], following) else 0
         if length:
             yield start, start + length
+            if length == len(word) >= 3:
+                yield from _neighbours(text, found, place)
     if "성" in text or "이름" in text:
         for match in _SPACED.finditer(text):
             yield match.span(1)
@@ -78,20 +89,47 @@ def _full_name(text: str, start: int, word: str, following: str) -> int:
     name, rest = word[: size + 2], word[size + 2 :]
     if len(name) == size + 2 and name not in stop and word not in stop:
         titled = _TITLE.match(rest) if rest else _TITLE.match(following)
+        if name.endswith("주") and rest.startswith("의"):
+            return 0  # 민족주의
         if name[size:] in given and (titled or rest == "" or _TAIL.match(rest)):
             return size + 2
-        if titled and name[size] in firsts and name[-1] in seconds and name[:2] not in words:
+        usual = name[size] in firsts and name[-1] in seconds and name[:2] not in words
+        if usual and (titled or (rest == "" and _CLOSING.match(following))):
             return size + 2
+        if usual and (rest == "" or _TAIL.match(rest)) and name[0] in _FREQUENT:
+            if _ROLE.search(text, max(0, start - 6), start):
+                return size + 2
     name, rest = word[: size + 1], word[size + 1 :]
     if len(name) == size + 1 and name not in words and name[0] in _FREQUENT:
-        titled = _TITLE.match(rest) if rest else _TITLE.match(following)
-        if titled and name[-1] in firsts | seconds:
+        address = (rest or following)[:1]
+        if address in ("씨", "님") and _TITLE.match(rest or following):
+            return size + 1
+        if name[0] in "김박최" and not rest and _TITLE.match(following):
             return size + 1
     if len(word) <= size + 6 and _LABEL.search(text, max(0, start - 14), start):
         for length in (size + 2, size + 1, size + 3):
             if len(word) >= length and _NAME_TAIL.match(word, length) and word[:2] not in words:
                 return length
     return 0
+
+
+def _neighbours(text: str, found: list[re.Match[str]], place: int) -> Iterator[Span]:
+    """Find the other names of a list such as 김철수·이영희·박지훈 around one that is known."""
+    for step in (-1, 1):
+        here = place
+        while 0 <= here + step < len(found):
+            first, second = sorted(
+                (found[here], found[here + step]), key=lambda match: match.start()
+            )
+            if text[first.end() : second.start()] not in _BETWEEN:
+                break
+            word = found[here + step].group()
+            if len(word) != 3 or word[0] not in _SURNAMES or word in lists.words("korean_stop"):
+                break
+            if word[:2] in lists.words("korean_words"):
+                break
+            yield found[here + step].span()
+            here += step
 
 
 def _is_addressed(name: str, rest: str, following: str) -> bool:

@@ -35,6 +35,7 @@ _LABELLED = re.compile(
     rf"|this is|I am|I'm|{_GREETINGS}) |\b(?:{_CLOSINGS}),\s)((?-i:{_FULL}))",
     re.IGNORECASE,
 )
+_NAME_ALONE = re.compile(r"(?:name(?:'s)?(?: is| was)?|named) ?[:=]? ?$", re.IGNORECASE)
 _LOWER_LABELLED = re.compile(
     r"(?:\b(?:full |patient |customer |guest |client |employee |contact )?name ?[:=] ?"
     r"|\bmy name is |\bi am |\bi'm |\bthis is )([a-z]{2,15}(?: [a-z]\.?)?(?: [a-z'\-]{2,18})?)\b",
@@ -112,8 +113,9 @@ def _after_labels(text: str) -> Iterator[Span]:
         parts = name.lower().split()
         if not parts or parts[0] in lists.words("not_names"):
             continue
-        sure = "name" in label or (len(parts) > 1 and (":" in label or "=" in label))
-        if sure or parts[0] in first or (len(parts) > 1 and parts[-1] in surnames):
+        known = parts[0] in first or (len(parts) > 1 and parts[-1] in surnames)
+        # "Name:" stands before things too; "my name is" and "patient name:" do not.
+        if known or ("name" in label and not _NAME_ALONE.match(label)):
             yield match.start(1), match.start(1) + len(name)
     for match in _LOWER_LABELLED.finditer(text):
         parts = match.group(1).lower().split()

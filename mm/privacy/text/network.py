@@ -167,25 +167,25 @@ _SITE = (
     r"|트위터|인스타(?:그램)?|페이스북|페북|텔레그램|틱톡|카카오톡|카톡|라인|디스코드|트위치"
     r"|유튜브|블로그|네이버)"
 )
+_IS = r"(?:(?: is| was)?[ ]?[:=][ ]?| (?:is|was) )[\"']?@?"
 _NAMED = re.compile(
-    rf"(?:{_SITE}[ ]?(?:id|handle|account|name|user(?:name)?|아이디|계정)|\buser[ ]?name"
-    rf"|\bscreen name"
-    rf"|\bhandle|\blogin(?: id| name)?|아이디|계정(?:명|[ ]?이름)?|닉네임)"
-    r"(?: (?:is|was)|은|는|이"
-    r"|가)?[ ]?[:=]?[ ]?[\"'@]{0,2}"
-    r"((?=[\w.\-]*[a-z])[A-Za-z0-9_](?:[\w.\-]{1,28})[A-Za-z0-9_](?:#\d{4})?)(?![\w@])",
+    rf"(?:(?:(?:{_SITE})[ ]?(?:id|handle|account|name|user(?:name)?)|\buser[ ]?name|\bscreen name"
+    rf"|\bhandle|\blogin(?: id| name)?){_IS}|(?:{_SITE}[ ]?)?(?:아이디|계정(?:명|[ ]?이름)?|닉네임)"
+    r"(?:은|는|이|가)?[ ]?[:=]?[ ]?[\"']?@?)"
+    r"((?=[\w.\-]*[a-z])[A-Za-z0-9_][\w.\-]{1,28}[A-Za-z0-9_](?:#\d{4})?)(?![\w@(\[])",
     re.IGNORECASE | re.A,
 )
 _NAMED_HINTS = ("name", "handle", "id", "login", "account", "아이디", "계정", "닉네임")
 _PROFILE = re.compile(
-    r"(?:instagram|twitter|facebook|tiktok|threads|snapchat|t|vk|x|linkedin|youtube|pf\.kakao"
-    r"|open\.kakao|blog\.naver)\."
-    r"(?:com|net|me|co\.kr)/(?:in/|add/|o/|channel/|_)?@?([\w.\-]{2,40})",
+    r"(?<![\w.\-])(?:(?:www|m|mobile)\.)?(?:(?:instagram|twitter|facebook|tiktok|threads|snapchat|vk|x"
+    r"|linkedin|youtube)\.com|threads\.net|t\.me|(?:pf|open)\.kakao\.com|blog\.naver\.com)"
+    r"/(?:in/|add/|channel/|_)?@?([\w.\-]{2,40})(?![\w/]*\w/)",
     re.IGNORECASE | re.A,
 )
 _TAG = re.compile(r"(?<![\w#@])([A-Za-z][\w.]{2,30}#\d{4})(?!\d)", re.A)
 _COMMON = frozenset(
-    "home work media property dataclass staticmethod classmethod override overload param params"
+    "dataclasses contextmanager cached_property functools contextlib typing asyncio click flask"
+    " home work media property dataclass staticmethod classmethod override overload param params"
     " return"
     " returns import charset supports keyframes everyone here channel all types angular babel vue"
     " react"

@@ -82,8 +82,8 @@ def find_card(text: str) -> Iterator[Span]:
                 if min(lengths[:-1], default=3) < 3 and max(lengths) > 1:
                     continue  # 12 34 56 ... is a list; cards are in fours, sixes or single digits
                 piece = run.group()[start:end]
-                if "," in piece and max(lengths) < 2:
-                    continue  # 4, 1, 1, ...
+                if "," in piece and not labelled:
+                    continue  # 2002, 2003, 2004, 2005
                 digits = re.sub(r"\D", "", piece)
                 if _is_card(digits, lengths, labelled):
                     if len(lengths) == 1 and not labelled:

@@ -48,7 +48,9 @@ _DECIMAL = re.compile(r"\d+\.\d+")
 
 # Regions whose national formats the patterns here hold; others are looked for by libphonenumber.
 _KNOWN = ("KR", "US", "CA", "GB")
-_LEADING_ZERO = re.compile(r"(?<![\d\-.+])\(?0\d{1,4}\)?(?:[ .\-/]{1,2}\d{2,8}){1,4}(?!\d|[.\-]\d)")
+_LEADING_ZERO = re.compile(
+    r"(?<![\d\-.+:])\(?0\d{1,4}\)?(?:[ .\-/]{1,2}\d{2,8}){1,4}(?!\d|[.\-]\d)"
+)
 
 
 def find_phone(text: str, regions: tuple[str, ...]) -> Iterator[Span]:
