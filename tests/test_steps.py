@@ -16,6 +16,7 @@ from mm.generate import GenerationConfig, generate, stream
 from mm.steps import choose_engine
 from mm.vlm import VisionLanguageModel
 from tests import tiny_model
+from tests.no_waiting import no_waiting
 from tests.test_generate import PROMPTS
 from tests.tiny_model import pixels
 
@@ -239,9 +240,6 @@ def test_on_a_gpu_no_step_waits_but_for_its_token(decode: str, rules: dict[str, 
     config = dataclasses.replace(GREEDY, max_new_tokens=40, decode=decode, **rules)  # type: ignore[arg-type]
     run = stream(vlm, PROMPTS[0], pixels(1), config)
     tokens = [next(run) for _ in range(3)]
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         tokens += list(run)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert len(tokens) == 40
