@@ -21,7 +21,7 @@ from mm.errors import NotFiniteError
 from mm.generate import Generated
 from mm.sampling import GenerationConfig
 from mm.steps import Batch, budgets, prefill, step
-from mm.vlm import VisionLanguageModel
+from mm.vlm import ImageFeatures, Pictures, VisionLanguageModel
 
 
 @dataclass
@@ -52,8 +52,8 @@ class _Row:
 def beam_search(
     model: VisionLanguageModel,
     prompts: Sequence[Sequence[int]],
-    pixel_values: Tensor | None,
-    image_features: Tensor | None,
+    pictures: Pictures | None,
+    image_features: ImageFeatures | None,
     config: GenerationConfig,
 ) -> list[Generated]:
     """The likeliest answer to each prompt that `config.num_beams` beams find.
@@ -64,7 +64,7 @@ def beam_search(
     limits = budgets(model, prompts, config)
     longest = max(map(len, prompts)) + max(limits)
     chunk = config.prefill_chunk
-    logits, batch = prefill(model, prompts, pixel_values, image_features, longest, chunk)
+    logits, batch = prefill(model, prompts, pictures, image_features, longest, chunk)
     rows = [_Row(limit) for limit in limits]
     # All beams of a row start from its prompt; the first step tells them apart.
     _reorder(batch, torch.arange(B, device=logits.device).repeat_interleave(W))

@@ -21,7 +21,7 @@ from mm.errors import NotFiniteError
 from mm.sampling import Chooser, GenerationConfig, sampling_probs
 from mm.steps import GPU, Prompts, budgets, check_length, start
 from mm.text.tokenizer import StreamDecoder, Tokenizer
-from mm.vlm import VisionLanguageModel
+from mm.vlm import ImageFeatures, Pictures, VisionLanguageModel
 
 __all__ = [
     "FinishReason",
@@ -169,8 +169,8 @@ def _sent(*tensors: Tensor) -> Callable[[], Iterator[Any]]:
 def _decode(
     model: VisionLanguageModel,
     prompts: Prompts,
-    pixel_values: Tensor | None,
-    image_features: Tensor | None,
+    pictures: Pictures | None,
+    image_features: ImageFeatures | None,
     config: GenerationConfig,
     seeds: Sequence[int],
     tokenizer: Tokenizer | None,
@@ -181,7 +181,7 @@ def _decode(
     limits = budgets(model, prompts, config)
     rows = [_Row(limit, config, tokenizer) for limit in limits]
     steps = max(limits)
-    logits, step, engine = start(model, prompts, pixel_values, image_features, config, steps)
+    logits, step, engine = start(model, prompts, pictures, image_features, config, steps)
     compiled = engine != "eager" and logits.is_cuda
     choose = Chooser(config, prompts, seeds, steps, logits.shape[-1], logits.device, compiled)
     for number in range(1, steps + 1):
@@ -206,10 +206,10 @@ def _decode(
 def generate(
     model: VisionLanguageModel,
     input_ids: Prompts,
-    pixel_values: Tensor | None = None,
+    pictures: Pictures | None = None,
     config: GenerationConfig | None = None,
     seeds: Sequence[int] | None = None,
-    image_features: Tensor | None = None,
+    image_features: ImageFeatures | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> list[Generated]:
     """Continue a batch of prompts.
@@ -217,12 +217,12 @@ def generate(
     Args:
         model: in evaluation mode, on its device.
         input_ids: one prompt a row, of any lengths, image placeholders included.
-        pixel_values: `[K, 3, S, S]`, all rows' pictures in the order of their placeholders.
+        pictures: all rows', in the order of their placeholders.
         config: default: greedy.
         seeds: one a row; default: `config.seed` for every row, which gives a row what it would
             say alone, whatever stands beside it.
-        image_features: `[K, M, D]` instead of `pixel_values`, from `model.image_tokens`: for many
-            questions about one picture, which then is encoded once.
+        image_features: instead of `pictures`, from `model.image_features`: for many questions
+            about one picture, which then is encoded once.
         tokenizer: gives the results their text; needed for `config.stop_strings`.
 
     Raises:
@@ -241,11 +241,11 @@ def generate(
     if config.num_beams > 1:
         from mm.beam import beam_search
 
-        results = beam_search(model, input_ids, pixel_values, image_features, config)
+        results = beam_search(model, input_ids, pictures, image_features, config)
         for result in results:
             result.text = None if tokenizer is None else tokenizer.decode(result.ids)
         return results
-    run = _decode(model, input_ids, pixel_values, image_features, config, seeds, tokenizer)
+    run = _decode(model, input_ids, pictures, image_features, config, seeds, tokenizer)
     while True:
         try:
             next(run)
@@ -257,13 +257,13 @@ def generate(
 def stream(
     model: VisionLanguageModel,
     input_ids: Sequence[int],
-    pixel_values: Tensor | None = None,
+    pictures: Pictures | None = None,
     config: GenerationConfig | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> Generator[int, None, Generated]:
     """Yield the tokens of one prompt's answer as they come; `return` what `generate` gives."""
     config = config or GenerationConfig()
-    run = _decode(model, [input_ids], pixel_values, None, config, [config.seed], tokenizer)
+    run = _decode(model, [input_ids], pictures, None, config, [config.seed], tokenizer)
     result = yield from _each(run, lambda news: news.token)
     return result
 
@@ -271,7 +271,7 @@ def stream(
 def stream_text(
     model: VisionLanguageModel,
     input_ids: Sequence[int],
-    pixel_values: Tensor | None = None,
+    pictures: Pictures | None = None,
     config: GenerationConfig | None = None,
     *,
     tokenizer: Tokenizer,
@@ -282,7 +282,7 @@ def stream_text(
     result, which is returned.
     """
     config = config or GenerationConfig()
-    run = _decode(model, [input_ids], pixel_values, None, config, [config.seed], tokenizer)
+    run = _decode(model, [input_ids], pictures, None, config, [config.seed], tokenizer)
     result = yield from _each(run, lambda news: news.text or None)
     return result
 

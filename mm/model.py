@@ -27,7 +27,7 @@ from mm.text.answer import ParsedAnswer, parse_answer, parse_ids
 from mm.text.chat import IMAGE_MARKER, MessageLike, Tool, ToolCall, encode_chat, stop_token_ids
 from mm.text.template import Revision, check_mode
 from mm.text.tokenizer import Tokenizer
-from mm.vlm import VisionLanguageModel
+from mm.vlm import Pictures, VisionLanguageModel
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 ORIENTATION_TAG = 0x0112
@@ -59,13 +59,13 @@ class Request:
 
     Args:
         input_ids: the prompt, image placeholders included.
-        pixel_values: float32 `[K, 3, S, S]`, or None without pictures.
+        pictures: preprocessed, or None without any.
         tools: what the model may call.
         revision: whose chat template frames the prompt; None writes plain text.
     """
 
     input_ids: list[int]
-    pixel_values: Tensor | None
+    pictures: Pictures | None
     tools: tuple[Tool, ...] = ()
     revision: Revision | None = None
 
@@ -193,7 +193,7 @@ class Model:
         """
         if images and not self.sees:
             raise UsageError("this model reads text only: ask it without a picture")
-        pictures = [self._open(image) for image in images]
+        opened = [self._open(image) for image in images]
         settings = self.config.get("chat", {})
         revision, mode = settings.get("revision"), thinking or settings.get("thinking", "none")
         if "revision" in settings and revision is None:
@@ -208,14 +208,14 @@ class Model:
             self.tokenizer,
             messages,
             tools=tools,
-            num_image_tokens=[self.vlm.num_image_tokens(p.height, p.width) for p in pictures],
+            num_image_tokens=[self.vlm.num_image_tokens(p.height, p.width) for p in opened],
             revision=revision,
             thinking=mode,
             add_generation_prompt=True,
         ).input_ids
         check_length(self.vlm, ids)
-        pixel_values = self.vlm.encoder.preprocess(pictures) if pictures else None
-        return Request(ids, pixel_values, tuple(tools), revision)
+        pictures = self.vlm.encoder.preprocess(opened) if opened else None
+        return Request(ids, pictures, tuple(tools), revision)
 
     def _open(self, image: PictureLike) -> Image:
         return open_image(_file_of(image) if isinstance(image, Image) else image)
@@ -403,12 +403,12 @@ class Model:
             seeds: one a request; by default the option `seed` for each, which gives it the answer
                 that it would have alone.
         """
-        pixels = [r.pixel_values for r in requests if r.pixel_values is not None]
+        pictures = [r.pictures for r in requests if r.pictures is not None]
         try:
             rows = generate(
                 self.vlm,
                 [request.input_ids for request in requests],
-                torch.cat(pixels) if pixels else None,
+                Pictures.cat(pictures) if pictures else None,
                 self._generation(options),
                 seeds,
                 tokenizer=self.tokenizer,
@@ -416,7 +416,7 @@ class Model:
         except torch.OutOfMemoryError:
             raise UsageError(
                 f"the GPU's memory is too small for {len(requests)} "
-                f"{'pictures' if pixels else 'prompts'} at a time: "
+                f"{'pictures' if pictures else 'prompts'} at a time: "
                 "lower the batch size, or use device 'cpu'"
             ) from None
         return [self._answer(*pair) for pair in zip(requests, rows, strict=True)]
@@ -424,20 +424,29 @@ class Model:
     def stream(self, request: Request, **options: Unpack[Options]) -> Iterator[str]:
         """Answer one prepared request, in parts as they come."""
         config = self._generation(options)
-        ids, pixels, words = request.input_ids, request.pixel_values, self.tokenizer
+        ids, pictures, words = request.input_ids, request.pictures, self.tokenizer
         started = False
-        for part in stream_text(self.vlm, ids, pixels, config, tokenizer=words):
+        for part in stream_text(self.vlm, ids, pictures, config, tokenizer=words):
             part = part if started else part.lstrip()
             started = started or bool(part)
             if part:
                 yield part
 
     @torch.no_grad()
-    def logits(self, input_ids: Tensor, pixel_values: Tensor | None = None) -> Tensor:
-        """Next-token logits `[B, T, V]`, float32, of tokens `[B, T]` and their pictures."""
+    def logits(
+        self, input_ids: Tensor, pixel_values: Tensor | None = None, **inputs: Tensor
+    ) -> Tensor:
+        """Next-token logits `[B, T, V]`, float32, of tokens `[B, T]` and their pictures.
+
+        Args:
+            input_ids: with as many placeholders as the pictures have tokens.
+            pixel_values: as the model's published processor makes them, with what else it makes
+                of pictures, such as `image_grid_thw`, in `inputs`.
+        """
+        pictures = None
         if pixel_values is not None:
-            pixel_values = pixel_values.to(self.device)
-        hidden = self.vlm.hidden(input_ids.to(self.device), pixel_values)
+            pictures = self.vlm.encoder.from_processor(pixel_values, **inputs).to(self.device)
+        hidden = self.vlm.hidden(input_ids.to(self.device), pictures)
         return self.vlm.logits(hidden).float()
 
     def _generation(self, options: Options) -> GenerationConfig:

@@ -15,12 +15,13 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mm.decoder.cache import KVCache
 from mm.errors import UsageError
 from mm.sampling import Decode, GenerationConfig
-from mm.vlm import VisionLanguageModel
+from mm.vlm import ImageFeatures, Pictures, VisionLanguageModel
 
 Prompts = Sequence[Sequence[int]]
 Step = Callable[[Tensor], Tensor]  # tokens [B] -> logits [B, V]
@@ -45,15 +46,15 @@ class Batch:
 def prefill(
     model: VisionLanguageModel,
     prompts: Prompts,
-    pixel_values: Tensor | None,
-    image_features: Tensor | None,
+    pictures: Pictures | None,
+    image_features: ImageFeatures | None,
     max_length: int,
     chunk: int | None = None,
 ) -> tuple[Tensor, Batch]:
     """Read the prompts; return the last token's logits `[B, V]` and the batch.
 
     Args:
-        pixel_values: as `mm.generate.generate`, and `image_features` too.
+        pictures: as `mm.generate.generate`, and `image_features` too.
         max_length: slots of the cache.
         chunk: tokens to read at a time; None is all.
     """
@@ -61,21 +62,28 @@ def prefill(
     device, dtype = weight.device, weight.dtype
     if torch.is_autocast_enabled(device.type):
         dtype = torch.get_autocast_dtype(device.type)
-    if pixel_values is not None:
-        pixel_values = pixel_values.to(device)
+    if pictures is not None:
+        image_features = model.image_features(pictures.to(device))
     longest = max(map(len, prompts))
     # Which token pads does not matter, as nothing attends to it; 0 is no placeholder of an image.
     fill = 0 if model.image_token_id != 0 else 1
     missing = [longest - len(prompt) for prompt in prompts]
     rows = [[fill] * count + list(prompt) for count, prompt in zip(missing, prompts, strict=True)]
+    ids = torch.tensor(rows, device=device)
+    embeds = model.embed(ids, image_features)
+    residuals = model.residuals(ids, image_features) or {}
     num_padded = torch.tensor(missing, device=device)[:, None]
     positions = (torch.arange(longest, device=device) - num_padded).clamp(min=0)
+    next_position = positions[:, -1:] + 1
+    if model.decoder.config.mrope_section:
+        placed, following = model.place(prompts, image_features)
+        filled = [F.pad(own, (count, 0)) for own, count in zip(placed, missing, strict=True)]
+        positions = torch.stack(filled, dim=1).to(device)  # [3, B, T]
+        next_position = torch.tensor(following, device=device)[:, None]
     cache = KVCache(model.decoder.config, len(prompts), max_length, device, dtype)
     valid = None
     if any(missing):
         valid = torch.arange(max_length, device=device) >= num_padded
-    ids = torch.tensor(rows, device=device)
-    embeds = model.embed(ids, image_features, pixel_values=pixel_values)
     for start in range(0, longest, chunk or longest):
         end = min(start + (chunk or longest), longest)
         mask = None
@@ -84,11 +92,12 @@ def prefill(
             mask = (keys <= keys[start:, None]) & valid[:, None, None, :end]
         hidden = model.decoder.hidden(
             inputs_embeds=embeds[:, start:end],
-            position_ids=positions[:, start:end],
+            position_ids=positions[..., start:end],
             attention_mask=mask,
             cache=cache,
+            residuals={layer: extra[:, start:end] for layer, extra in residuals.items()},
         )
-    return model.logits(hidden[:, -1]), Batch(cache, valid, positions[:, -1:] + 1)
+    return model.logits(hidden[:, -1]), Batch(cache, valid, next_position)
 
 
 @torch.no_grad()
@@ -164,8 +173,8 @@ def choose_engine(
 def start(
     model: VisionLanguageModel,
     prompts: Prompts,
-    pixel_values: Tensor | None,
-    image_features: Tensor | None,
+    pictures: Pictures | None,
+    image_features: ImageFeatures | None,
     config: GenerationConfig,
     num_tokens: int,
 ) -> tuple[Tensor, Step, Decode]:
@@ -180,7 +189,7 @@ def start(
     """
     engine = choose_engine(model, len(prompts), num_tokens, config.decode)
     longest = max(map(len, prompts))
-    read = partial(prefill, model, prompts, pixel_values, image_features)
+    read = partial(prefill, model, prompts, pictures, image_features)
     if engine != "eager":
         kept = _kept(model, engine, len(prompts), longest + num_tokens)
         if kept.failure and config.decode != "auto":

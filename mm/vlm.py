@@ -1,13 +1,13 @@
 """Where image tokens meet text tokens, and nothing else.
 
-B rows, T text and image tokens of a row, I images, N patches, M tokens of an image, K images
-in a batch, D decoder width.
+B rows, T text and image tokens of a row, M tokens of an image, R those of all of a batch's images,
+D decoder width, K layers of the decoder that get image features too (DeepStack).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from mm import decoder as decoders
 from mm import encoders, projectors
 from mm.decoder.cache import KVCache
 from mm.decoder.qwen3 import Qwen3ForCausalLM
-from mm.encoders import VisionEncoder
+from mm.encoders import Grid, VisionEncoder
+from mm.encoders import Pictures as Pictures
 from mm.projectors import Projector
 from mm.registry import make_config
 
@@ -60,6 +61,35 @@ class VLMConfig:
         if len(known) > 1 and (not isinstance(token, int) or isinstance(token, bool)):
             raise ValueError(f"image_token_id is {token!r}; it must be a whole number")
         return cls(**parts, image_token_id=token)
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What encoder and projector made of pictures, picture after picture.
+
+    Args:
+        values: `[R, (1 + K) D]`: what stands in for the placeholders' embeddings, and then what
+            the decoder's first K layers are given besides.
+        grids: for each picture, the grids on which the tokens of its views lie.
+    """
+
+    values: Tensor
+    grids: tuple[tuple[Grid, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.grids)
+
+    @property
+    def counts(self) -> list[int]:
+        """How many tokens M each picture has."""
+        return [sum(rows * columns for rows, columns in views) for views in self.grids]
+
+    def pick(self, numbers: Sequence[int]) -> ImageFeatures:
+        """Return those of the pictures of these numbers, which may repeat."""
+        images = self.values.split(self.counts)
+        return ImageFeatures(
+            torch.cat([images[n] for n in numbers]), tuple(self.grids[n] for n in numbers)
+        )
 
 
 def merge(text: Tensor, image: Tensor, is_image: Tensor) -> Tensor:
@@ -140,50 +170,45 @@ class VisionLanguageModel(nn.Module):
 
     def num_image_tokens(self, height: int, width: int) -> int:
         """Return how many tokens M a picture of this size takes, before running."""
-        return self.projector.num_tokens(self.encoder.grid(height, width))
+        return sum(map(self.projector.num_tokens, self.encoder.views(height, width)))
 
-    def image_tokens(self, pixel_values: Tensor) -> Tensor:
-        """Map pixel values `[I, 3, S, S]` to image tokens `[I, M, D]`.
+    def image_features(self, pictures: Pictures) -> ImageFeatures:
+        """Run encoder and projector.
 
         Raises:
             ValueError: a text-only model.
         """
         if not self.sees:
             raise ValueError("this model reads text only: leave the pictures out")
-        grid = self.encoder.grid(pixel_values.shape[-2], pixel_values.shape[-1])
-        return self.projector(self.encoder(pixel_values), grid)  # type: ignore[no-any-return]
+        values = self.projector(self.encoder.tokens(pictures), pictures.grids)
+        return ImageFeatures(values, self.token_grids(pictures))
+
+    def token_grids(self, pictures: Pictures) -> tuple[tuple[Grid, ...], ...]:
+        """Return the grids of the image tokens of each picture's views."""
+        return tuple(tuple(map(self.projector.token_grid, views)) for views in pictures.views)
 
     def embed(
-        self,
-        input_ids: Tensor,
-        image_features: Tensor | None = None,
-        check: bool = True,
-        pixel_values: Tensor | None = None,
+        self, input_ids: Tensor, image_features: ImageFeatures | None = None, check: bool = True
     ) -> Tensor:
         """Embed tokens `[B, T]`, and put image features at their placeholders, row by row.
 
         Args:
             input_ids: `[B, T]`, with `image_token_id` where an image token belongs.
-            image_features: `[K, M, D]`, in the order of the placeholders.
-            pixel_values: `[K, 3, S, S]` instead, which `image_tokens` makes the features of.
+            image_features: in the order of the placeholders.
             check: compare the counts, which waits for the device; leave out only where the counts
                 are known to match, as in a compiled training step over checked data.
 
         Raises:
             ValueError: the placeholders and the image tokens differ in number, so that text would
-                be read as image or an image be left out; or both kinds of picture are given.
+                be read as image or an image be left out.
         """
-        if pixel_values is not None:
-            if image_features is not None:
-                raise ValueError("give pixel_values or image_features, not both")
-            image_features = self.image_tokens(pixel_values)
         text = self.decoder.model.embed_tokens(input_ids)
         if self.image_token_id is None:
             return text  # type: ignore[no-any-return]
         is_image = input_ids == self.image_token_id
-        num_rows = 0 if image_features is None else image_features.shape[:2].numel()
+        num_rows = 0 if image_features is None else image_features.values.shape[0]
         if check and int(is_image.sum()) != num_rows:
-            images = 0 if image_features is None else image_features.shape[0]
+            images = 0 if image_features is None else len(image_features)
             raise ValueError(
                 f"the text has {int(is_image.sum())} image placeholders (token"
                 f" {self.image_token_id}) for {num_rows} image tokens of {images} images: give each"
@@ -192,13 +217,50 @@ class VisionLanguageModel(nn.Module):
             )
         if image_features is None or num_rows == 0:
             return text  # type: ignore[no-any-return]
-        return merge(text, image_features.flatten(0, 1), is_image)
+        return merge(text, image_features.values[:, : text.shape[-1]], is_image)
+
+    def residuals(
+        self, input_ids: Tensor, image_features: ImageFeatures | None
+    ) -> dict[int, Tensor] | None:
+        """Return what the decoder's first K layers get besides, `[B, T, D]` each by layer.
+
+        None where the projector has no such features, or there is no picture.
+        """
+        D = self.decoder.config.hidden_size
+        if image_features is None or image_features.values.shape[1] == D:
+            return None
+        assert self.image_token_id is not None  # for the type checker: there are features
+        is_image = input_ids.eq(self.image_token_id)
+        values = image_features.values
+        zeros = values.new_zeros(*input_ids.shape, D)
+        further = values[:, D:].split(D, dim=1)
+        return {layer: merge(zeros, extra, is_image) for layer, extra in enumerate(further)}
+
+    def place(
+        self, rows: Sequence[Sequence[int]], image_features: ImageFeatures | None
+    ) -> tuple[list[Tensor], list[int]]:
+        """Place each token in time, rows and columns, as a decoder with `mrope_section` reads them.
+
+        Text counts on in all three. An image's tokens share one time, and lie in rows and columns
+        from there; text goes on after the longer side. Ref: M-RoPE, "Qwen2-VL" (arXiv 2409.12191),
+        section 2.1.
+
+        Args:
+            rows: token ids of each row, without padding.
+
+        Returns:
+            For each row positions `[3, T]`, and the next one.
+        """
+        grids = () if image_features is None else image_features.grids
+        views = (view for picture in grids for view in picture)
+        placed = [_placed(row, self.image_token_id, views) for row in rows]
+        return [positions for positions, _ in placed], [following for _, following in placed]
 
     def hidden(
         self,
         input_ids: Tensor,
-        pixel_values: Tensor | None = None,
-        image_features: Tensor | None = None,
+        pictures: Pictures | None = None,
+        image_features: ImageFeatures | None = None,
         position_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         cache: KVCache | None = None,
@@ -208,31 +270,63 @@ class VisionLanguageModel(nn.Module):
 
         Args:
             input_ids: `[B, T]`, with placeholders for the image tokens.
-            pixel_values: `[K, 3, S, S]`, in the order of the placeholders; or give
-                `image_features` `[K, M, D]`, which `image_tokens` made.
-            position_ids: as `Qwen3Model.forward`.
+            pictures: in the order of the placeholders; or give what `image_features` made of them.
+            position_ids: as `Qwen3Model.forward`; by default those of whole rows from their start.
             attention_mask: as `Qwen3Model.forward`.
             cache: as `Qwen3Model.forward`.
             check: as `embed`.
 
         Raises:
-            ValueError: both `pixel_values` and `image_features`, or counts that differ.
+            ValueError: both `pictures` and `image_features`, or counts that differ.
         """
-        embeds = self.embed(input_ids, image_features, check, pixel_values)
+        if pictures is not None:
+            if image_features is not None:
+                raise ValueError("give pictures or image_features, not both")
+            image_features = self.image_features(pictures)
+        embeds = self.embed(input_ids, image_features, check)
+        if (
+            position_ids is None
+            and image_features is not None
+            and self.decoder.config.mrope_section
+        ):
+            positions, _ = self.place(input_ids.tolist(), image_features)
+            position_ids = torch.stack(positions, dim=1).to(input_ids.device)
         return self.decoder.hidden(
             inputs_embeds=embeds,
             position_ids=position_ids,
             attention_mask=attention_mask,
             cache=cache,
+            residuals=self.residuals(input_ids, image_features),
         )
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Map hidden states `[..., D]` to next-token logits `[..., V]`."""
         return self.decoder.logits(hidden_states)
 
-    def forward(self, input_ids: Tensor, pixel_values: Tensor | None = None) -> Tensor:
+    def forward(self, input_ids: Tensor, pictures: Pictures | None = None) -> Tensor:
         """Map tokens `[B, T]` and their pictures to logits `[B, T, V]`."""
-        return self.logits(self.hidden(input_ids, pixel_values))
+        return self.logits(self.hidden(input_ids, pictures))
+
+
+def _placed(
+    row: Sequence[int], image_token_id: int | None, views: Iterator[Grid]
+) -> tuple[Tensor, int]:
+    """Return the positions `[3, T]` of a row's tokens, and the next one."""
+    parts: list[Tensor] = []
+    number, position = 0, 0
+    while number < len(row):
+        if row[number] != image_token_id:
+            length = 1
+            while number + length < len(row) and row[number + length] != image_token_id:
+                length += 1
+            parts.append(torch.arange(position, position + length).expand(3, -1))
+            number, position = number + length, position + length
+            continue
+        rows, columns = next(views)
+        place = torch.cartesian_prod(torch.arange(1), torch.arange(rows), torch.arange(columns))
+        parts.append(position + place.view(-1, 3).T)
+        number, position = number + rows * columns, position + max(rows, columns)
+    return torch.cat(parts, dim=1), position
 
 
 def build(config: Mapping[str, Any]) -> VisionLanguageModel:

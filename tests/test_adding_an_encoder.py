@@ -114,8 +114,8 @@ def test_page_adds_an_encoder(config: dict[str, object]) -> None:
     encoder = encoders.build(**config)
     encoder.init_weights(torch.Generator().manual_seed(0))
     pictures = [Image.new("RGB", (30, 20), "red"), Image.new("RGB", (200, 300), "blue")]
-    for tokens, grid in encoder.encode(pictures):
-        assert grid == (4, 4)
+    for tokens, views in encoder.encode(pictures):
+        assert views == ((4, 4),)
         assert tokens.shape == (16, encoder.hidden_size) == (16, 32)
     assert encoders.name_of(type(encoder)) == "foo"
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
+from mm.encoders import Pictures
 from mm.errors import NotFiniteError, UsageError
 from mm.generate import (
     Generated,
@@ -21,7 +21,7 @@ from mm.text.tokenizer import Tokenizer
 from mm.vlm import VisionLanguageModel
 from tests import tiny_model
 from tests.decoder.parity import reference
-from tests.tiny_model import NUM_IMAGE_TOKENS, PADDING_ROWS, pixels
+from tests.tiny_model import NUM_IMAGE_TOKENS, PADDING_ROWS, pixels, squares
 
 VALID = tiny_model.tokenizer().vocab_size
 PAD = tiny_model.tokenizer().token_id("<|image_pad|>")
@@ -38,13 +38,13 @@ def vlm() -> VisionLanguageModel:
 
 
 def naive_greedy(
-    vlm: VisionLanguageModel, prompt: list[int], pixel_values: Tensor, steps: int
+    vlm: VisionLanguageModel, prompt: list[int], pictures: Pictures, steps: int
 ) -> tuple[list[int], list[float], float]:
     """Greedy without cache, batch or streaming; also the probabilities and the least margin."""
     ids, probs, margin = list(prompt), [], float("inf")
     for _ in range(steps):
         with torch.no_grad():
-            logits = vlm(torch.tensor([ids]), pixel_values)[0, -1, :VALID].float()
+            logits = vlm(torch.tensor([ids]), pictures)[0, -1, :VALID].float()
         best = logits.topk(2).values
         margin = min(margin, float(best[0] - best[1]))
         ids.append(int(logits.argmax()))
@@ -56,8 +56,9 @@ def test_greedy_batched_equals_single_equals_uncached(vlm: VisionLanguageModel) 
     pictures = pixels(3)
     together = generate(vlm, PROMPTS, pictures, GREEDY)
     for row, prompt in enumerate(PROMPTS):
-        (alone,) = generate(vlm, [prompt], pictures[row : row + 1], GREEDY)
-        ids, probs, margin = naive_greedy(vlm, prompt, pictures[row : row + 1], 9)
+        picture = squares(pictures.pixel_values[row : row + 1])
+        (alone,) = generate(vlm, [prompt], picture, GREEDY)
+        ids, probs, margin = naive_greedy(vlm, prompt, picture, 9)
         assert margin > 5e-3  # else a near tie would decide the test
         assert together[row].ids == alone.ids == ids
         assert together[row].token_probs == pytest.approx(probs, rel=1e-4, abs=1e-6)
@@ -120,17 +121,17 @@ def test_padding_rows_are_never_chosen(vlm: VisionLanguageModel) -> None:
 def test_a_sample_depends_on_its_seed_and_not_on_its_batch(vlm: VisionLanguageModel) -> None:
     pictures, seeds = pixels(3), [3, 4, 5]
     rows = generate(vlm, PROMPTS, pictures, SAMPLED, seeds)
-    back = generate(vlm, PROMPTS[::-1], pictures.flip(0), SAMPLED, seeds[::-1])[::-1]
-    alone = [
-        generate(vlm, [PROMPTS[i]], pictures[i : i + 1], SAMPLED, [seeds[i]])[0] for i in range(3)
-    ]
+    each = [squares(values) for values in pictures.pixel_values.split(1)]
+    reverse = Pictures.cat(each[::-1])
+    back = generate(vlm, PROMPTS[::-1], reverse, SAMPLED, seeds[::-1])[::-1]
+    alone = [generate(vlm, [PROMPTS[i]], each[i], SAMPLED, [seeds[i]])[0] for i in range(3)]
     assert [r.ids for r in rows] == [r.ids for r in back] == [r.ids for r in alone]
     other = generate(vlm, PROMPTS, pictures, SAMPLED, [30, 40, 50])
     assert all(a.ids != b.ids for a, b in zip(rows, other, strict=True))
 
 
 def test_one_seed_for_all_rows_is_the_default(vlm: VisionLanguageModel) -> None:
-    twins = generate(vlm, [PROMPTS[0]] * 2, pixels(1).repeat(2, 1, 1, 1), SAMPLED)
+    twins = generate(vlm, [PROMPTS[0]] * 2, Pictures.cat([pixels(1)] * 2), SAMPLED)
     assert twins[0].ids == twins[1].ids
     assert twins[0].ids == generate(vlm, [PROMPTS[0]], pixels(1), SAMPLED, [SAMPLED.seed])[0].ids
 
@@ -153,7 +154,7 @@ def test_sampling_follows_the_models_distribution(vlm: VisionLanguageModel) -> N
         found = generate(
             vlm,
             [PROMPTS[0]] * 250,
-            pixels(1).expand(250, -1, -1, -1),
+            Pictures.cat([pixels(1)] * 250),
             config,
             list(range(start, start + 250)),
         )

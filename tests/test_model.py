@@ -54,7 +54,7 @@ def test_pictures_in_memory_of_every_mode_are_taken(model: Model, mode: str) -> 
         image = Image.new("I;16", (40, 30), 30000)
     else:
         image = drawing().convert(mode)
-    assert model.prepare(image, "what is this?").pixel_values is not None
+    assert model.prepare(image, "what is this?").pictures is not None
 
 
 def test_a_picture_in_memory_is_turned_upright_and_stays_as_it_was(model: Model) -> None:
@@ -64,10 +64,10 @@ def test_a_picture_in_memory_is_turned_upright_and_stays_as_it_was(model: Model)
     buffer = io.BytesIO()
     turned.save(buffer, "PNG", exif=exif)
     from_file = Image.open(buffer)
-    upright = model.prepare(drawing(), "x").pixel_values
-    found = model.prepare(from_file, "x").pixel_values
+    upright = model.prepare(drawing(), "x").pictures
+    found = model.prepare(from_file, "x").pictures
     assert upright is not None and found is not None
-    assert torch.equal(found, upright)
+    assert torch.equal(found.pixel_values, upright.pixel_values)
     assert from_file.size == (30, 40)
 
 
@@ -117,11 +117,12 @@ def test_confidence_is_the_probability_of_the_whole_answer(model: Model) -> None
     (row,) = generate(
         model.vlm,
         [request.input_ids],
-        request.pixel_values,
+        request.pictures,
         model._generation({"max_new_tokens": 5}),
     )
     ids = torch.tensor([request.input_ids + row.ids])
-    logits = model.logits(ids, request.pixel_values)
+    assert request.pictures is not None
+    logits = model.logits(ids, request.pictures.pixel_values)
     assert logits.dtype == torch.float32 and logits.shape[:2] == ids.shape
     start = len(request.input_ids)
     valid = logits[0, start - 1 : -1, : model.tokenizer.vocab_size].log_softmax(-1)
@@ -131,7 +132,7 @@ def test_confidence_is_the_probability_of_the_whole_answer(model: Model) -> None
 
 def test_the_end_counts_in_the_confidence(model: Model) -> None:
     request = model.prepare(drawing(), "a")
-    (row,) = generate(model.vlm, [request.input_ids], request.pixel_values, model._generation({}))
+    (row,) = generate(model.vlm, [request.input_ids], request.pictures, model._generation({}))
     stops_at_third = Model(
         model.vlm,
         model.tokenizer,
@@ -176,10 +177,10 @@ def test_typed_control_tokens_do_not_end_the_turn(model: Model) -> None:
 def test_conversations_go_on_with_several_pictures(model: Model) -> None:
     turns = [("user", "<image>a"), ("assistant", "b"), ("user", "and <image>this?")]
     request = model.prepare_turns(turns, [drawing(), drawing((0, 0, 250))])
-    assert request.pixel_values is not None and len(request.pixel_values) == 2
+    assert request.pictures is not None and len(request.pictures) == 2
     assert "".join(model.stream(request)).strip() == model.run([request])[0].text
     text_only = model.prepare_turns([("user", "how many cups?")], [])
-    assert text_only.pixel_values is None
+    assert text_only.pictures is None
     assert model.run([text_only])[0].tokens > 0
 
 

@@ -1,6 +1,7 @@
 """The place where image tokens meet text tokens."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ import yaml
 
 from mm import vlm
 from mm.decoder.cache import KVCache
+from mm.encoders import Pictures
+from mm.vlm import ImageFeatures
 from tests.conftest import IMAGE_TOKEN_ID as PAD
 from tests.conftest import redraw
+from tests.tiny_model import squares
 
 EXACT = {"atol": 2e-5, "rtol": 1e-4}
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,8 +23,17 @@ IMAGE = [PAD] * 4
 
 
 @pytest.fixture
-def pixels() -> torch.Tensor:
-    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(9))
+def pixels() -> Pictures:
+    return squares(torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(9)))
+
+
+def part(pictures: Pictures, which: slice) -> Pictures:
+    return Pictures(pictures.pixel_values[which], pictures.views[which])
+
+
+def features_of(values: torch.Tensor) -> ImageFeatures:
+    """Features of pictures of 2x2 tokens, from `[K, 4, D]`."""
+    return ImageFeatures(values.flatten(0, 1), (((2, 2),),) * len(values))
 
 
 @pytest.fixture
@@ -33,12 +46,12 @@ def ids() -> torch.Tensor:
 
 @torch.no_grad()
 def test_embed_puts_image_rows_in_order_at_their_placeholders(tiny_vlm, ids, pixels):
-    features = tiny_vlm.image_tokens(pixels)
-    assert features.shape == (3, 4, 32)
+    features = tiny_vlm.image_features(pixels)
+    assert features.values.shape == (12, 32) and features.counts == [4, 4, 4]
     embedded = tiny_vlm.embed(ids, features)
-    assert torch.equal(embedded[0, 2:6], features[0])
-    assert torch.equal(embedded[1, 1:5], features[1])
-    assert torch.equal(embedded[1, 6:10], features[2])
+    assert torch.equal(embedded[0, 2:6], features.values[:4])
+    assert torch.equal(embedded[1, 1:5], features.values[4:8])
+    assert torch.equal(embedded[1, 6:10], features.values[8:])
     text = ids != PAD
     assert torch.equal(embedded[text], tiny_vlm.decoder.model.embed_tokens(ids)[text])
     assert torch.equal(tiny_vlm.embed(ids, features, check=False), embedded)
@@ -50,7 +63,8 @@ def test_embed_gradients_are_those_of_plain_indexing(tiny_vlm, ids):
     weight = torch.randn(2, 13, 32, generator=generator)
     table = tiny_vlm.decoder.model.embed_tokens.weight
     wanted_inputs = [features, table]
-    found = torch.autograd.grad((tiny_vlm.embed(ids, features) * weight).sum(), wanted_inputs)
+    embedded = tiny_vlm.embed(ids, features_of(features))
+    found = torch.autograd.grad((embedded * weight).sum(), wanted_inputs)
     plain = tiny_vlm.decoder.model.embed_tokens(ids).masked_scatter(
         (ids == PAD)[..., None], features
     )
@@ -61,7 +75,7 @@ def test_embed_gradients_are_those_of_plain_indexing(tiny_vlm, ids):
 
 @pytest.mark.parametrize("num_images", [0, 2, 4])
 def test_counts_that_differ_are_refused(tiny_vlm, ids, num_images):
-    features = torch.zeros(num_images, 4, 32) if num_images else None
+    features = features_of(torch.zeros(num_images, 4, 32)) if num_images else None
     with pytest.raises(ValueError) as error:
         tiny_vlm.embed(ids, features)
     found = f"has 12 image placeholders (token 7) for {4 * num_images} image tokens of {num_images}"
@@ -70,17 +84,18 @@ def test_counts_that_differ_are_refused(tiny_vlm, ids, num_images):
 
 @torch.no_grad()
 def test_hidden_reads_pixels_or_features_alike_and_not_both(tiny_vlm, ids, pixels):
-    features = tiny_vlm.image_tokens(pixels)
+    features = tiny_vlm.image_features(pixels)
     from_pixels = tiny_vlm.hidden(ids, pixels)
     assert torch.equal(tiny_vlm.hidden(ids, image_features=features), from_pixels)
-    with pytest.raises(ValueError, match="pixel_values or image_features, not both"):
+    with pytest.raises(ValueError, match="pictures or image_features, not both"):
         tiny_vlm.hidden(ids, pixels, features)
 
 
 @torch.no_grad()
 def test_the_picture_changes_what_follows_it_and_nothing_before(tiny_vlm, ids, pixels):
-    other = pixels.clone()
-    other[1] += 1
+    changed = pixels.pixel_values.clone()
+    changed[1] += 1
+    other = replace(pixels, pixel_values=changed)
     change = (tiny_vlm.hidden(ids, other) - tiny_vlm.hidden(ids, pixels)).abs().amax(-1)
     assert change[0].max() == 0 and change[1, 0] == 0
     assert change[1, 1:].min() > 1e-4
@@ -89,8 +104,8 @@ def test_the_picture_changes_what_follows_it_and_nothing_before(tiny_vlm, ids, p
 @torch.no_grad()
 def test_batch_equals_single_and_cached_equals_uncached(tiny_vlm, ids, pixels):
     together = tiny_vlm.hidden(ids, pixels)
-    first = tiny_vlm.hidden(ids[:1], pixels[:1])
-    second = tiny_vlm.hidden(ids[1:], pixels[1:])
+    first = tiny_vlm.hidden(ids[:1], part(pixels, slice(1)))
+    second = tiny_vlm.hidden(ids[1:], part(pixels, slice(1, None)))
     torch.testing.assert_close(together, torch.cat([first, second]), **EXACT)
     cache = KVCache(tiny_vlm.decoder.config, 2, 13, "cpu", torch.float32)
     prefill = tiny_vlm.hidden(ids[:, :10], pixels, cache=cache)
@@ -215,16 +230,17 @@ def test_every_group_file_builds(encoder, projector, decoder):
         config = omegaconf.OmegaConf.to_container(hydra.compose(overrides=chosen), resolve=True)
     with torch.device("meta"):
         model = vlm.build({**config, "image_token_id": 1})
-    side = model.encoder.grid(1, 1)[0]
+    ((side, _),) = model.encoder.views(50, 50)
     pooled = int(getattr(model.projector.config, "num_queries", 1) ** 0.5)
     too_small = projector == "c_abstractor" and side < pooled
     if side % getattr(model.projector.config, "shuffle", 1) or too_small:
         with pytest.raises(ValueError, match="grid"):
-            model.num_image_tokens(1, 1)
+            model.num_image_tokens(50, 50)
     else:
-        size = getattr(model.encoder, "picture_size", model.encoder.config.image_size)
-        tokens = model.image_tokens(torch.zeros(1, 3, size, size, device="meta"))
-        assert tokens.shape == (1, model.num_image_tokens(1, 1), decoder_width(model))
+        pictures = model.encoder.preprocess([torch.zeros(3, 50, 50, dtype=torch.uint8)])
+        features = model.image_features(pictures.to("meta"))
+        promised = (model.num_image_tokens(50, 50), decoder_width(model))
+        assert features.values.shape == promised
 
 
 def decoder_width(model: vlm.VisionLanguageModel) -> int:
@@ -242,3 +258,52 @@ def test_published_sizes_have_the_published_number_of_parameters():
         with torch.device("meta"):
             part = module.build(entry["name"], entry["config"])
         assert sum(parameter.numel() for parameter in part.parameters()) == expected
+
+
+@torch.no_grad()
+def test_features_of_chosen_pictures_come_in_the_order_asked_for(tiny_vlm, ids, pixels):
+    features = tiny_vlm.image_features(pixels)
+    picked = features.pick([2, 0, 0])
+    wanted = [features.values[8:], features.values[:4], features.values[:4]]
+    assert torch.equal(picked.values, torch.cat(wanted))
+    assert picked.grids == (((2, 2),),) * 3 and len(picked) == 3
+
+
+def test_pictures_are_put_together_with_the_views_of_each():
+    one = Pictures(torch.zeros(3, 3, 8, 8), (((2, 2), (2, 2)), ((2, 2),)))
+    two = Pictures(torch.ones(1, 3, 8, 8), (((2, 2),),))
+    both = Pictures.cat([one, two])
+    assert len(both) == 3 and both.grids == ((2, 2),) * 4
+    assert both.views == one.views + two.views and float(both.pixel_values[3].mean()) == 1
+    assert both.to("meta").pixel_values.is_meta
+
+
+def test_image_tokens_lie_in_rows_and_columns_and_text_goes_on_after_the_longer_side(tiny_vlm):
+    features = ImageFeatures(torch.zeros(8, 32), (((2, 3),), ((1, 2),)))
+    row = [1, 2, 3, *[PAD] * 6, 4, 5, 6, 1, PAD, PAD, 1, 2, 3, 4]
+    (placed,), (following,) = tiny_vlm.place([row], features)
+    time = [0, 1, 2, *[3] * 6, 6, 7, 8, 9, 10, 10, 12, 13, 14, 15]
+    rows = [0, 1, 2, 3, 3, 3, 4, 4, 4, 6, 7, 8, 9, 10, 10, 12, 13, 14, 15]
+    columns = [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+    assert placed.tolist() == [time, rows, columns] and following == 16
+    apart, after = tiny_vlm.place([row[:9], row[9:]], features)
+    assert apart[0].tolist() == [axis[:9] for axis in (time, rows, columns)]
+    assert after == [6, 10] and apart[1][:, -1].tolist() == [9, 9, 9]
+
+
+@torch.no_grad()
+def test_features_for_deeper_layers_are_added_there_at_the_images_alone(tiny_vlm, ids, pixels):
+    plain = tiny_vlm.image_features(pixels)
+    extra = torch.randn(12, 64, generator=torch.Generator().manual_seed(3))
+    deep = ImageFeatures(torch.cat([plain.values, extra], dim=1), plain.grids)
+    residuals = tiny_vlm.residuals(ids, deep)
+    assert tiny_vlm.residuals(ids, plain) is None and sorted(residuals) == [0, 1]
+    for layer, added in residuals.items():
+        assert torch.equal(added[ids == PAD], extra[:, 32 * layer : 32 * (layer + 1)])
+        assert not added[ids != PAD].any()
+    expected = tiny_vlm.decoder.hidden(
+        inputs_embeds=tiny_vlm.embed(ids, plain), residuals=residuals
+    )
+    found = tiny_vlm.hidden(ids, image_features=deep)
+    assert torch.equal(found, expected)
+    assert not torch.allclose(found, tiny_vlm.hidden(ids, image_features=plain), atol=1e-2)

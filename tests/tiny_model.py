@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mm.encoders import Pictures
 from mm.text.tokenizer import Tokenizer, train_tokenizer
 from mm.vlm import VisionLanguageModel, build
 
@@ -71,10 +72,15 @@ def model(seed: int = 0, **decoder: Any) -> VisionLanguageModel:
     return vlm.eval()
 
 
-def pixels(count: int, seed: int = 0) -> Tensor:
-    return torch.empty(count, 3, 32, 32).uniform_(
-        -1, 1, generator=torch.Generator().manual_seed(seed)
-    )
+def pixels(count: int, seed: int = 0) -> Pictures:
+    """Pictures of one view of 4x4 patches, as the tiny model takes them."""
+    values = torch.empty(count, 3, 32, 32)
+    return squares(values.uniform_(-1, 1, generator=torch.Generator().manual_seed(seed)))
+
+
+def squares(values: Tensor) -> Pictures:
+    """Pictures of `[K, 3, 32, 32]`, in one view of 4x4 patches each."""
+    return Pictures(values, (((4, 4),),) * len(values))
 
 
 EXTRA: dict[str, Any] = {

@@ -1,7 +1,8 @@
 """Vision encoders: the contract that all keep, and how they are found by short name.
 
-An encoder knows nothing of text. It owns its config, its preprocessing and its choice of feature,
-and maps images to `[N, D]` patch tokens, each with the `(h, w)` grid they lie on, row by row.
+An encoder knows nothing of text. It owns its config, its preprocessing and its choice of feature.
+It looks at a picture in one view or in several (tiles, a thumbnail), of one size or of the
+picture's own, and maps each view to `[N, D]` patch tokens on an `(h, w)` grid, row by row.
 
 To add one, write `mm/encoders/foo.py` with a frozen dataclass `Config` and a class
 `Encoder(VisionEncoder)`, and `conf/encoder/foo.yaml`. If there are published weights, the class
@@ -13,7 +14,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -30,6 +31,47 @@ _registry = Registry(
     "Encoder",
     exclude={"blocks", "conformance", "native", "packed", "pixels", "square", "tiles"},
 )
+
+
+Grid = tuple[int, int]  # rows, columns
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Preprocessed pictures, as an encoder takes them. V views of all of them together.
+
+    Args:
+        pixel_values: `[V, 3, S, S]`, one square a view; or of an encoder of native resolution,
+            flattened patches `[ΣN, P]`, view after view.
+        views: for each picture, the patch grids of its views.
+    """
+
+    pixel_values: Tensor
+    views: tuple[tuple[Grid, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """The patch grids of all views, picture after picture."""
+        return tuple(grid for views in self.views for grid in views)
+
+    def to(self, device: torch.device | str) -> Pictures:
+        """Move them."""
+        return replace(self, pixel_values=self.pixel_values.to(device))
+
+    @staticmethod
+    def squares(pixel_values: Tensor, views: Callable[[int, int], tuple[Grid, ...]]) -> Pictures:
+        """Make each of `[V, 3, S, S]` a picture of one view; `views` is the encoder's."""
+        (grid,) = views(pixel_values.shape[-2], pixel_values.shape[-1])
+        return Pictures(pixel_values, ((grid,),) * pixel_values.shape[0])
+
+    @staticmethod
+    def cat(parts: Sequence[Pictures]) -> Pictures:
+        """Put pictures of one encoder together, in order."""
+        views = tuple(views for part in parts for views in part.views)
+        return Pictures(torch.cat([part.pixel_values for part in parts]), views)
 
 
 @dataclass(frozen=True)
@@ -79,20 +121,21 @@ class VisionEncoder(nn.Module, ABC):
         return 0
 
     @abstractmethod
-    def preprocess(self, images: Sequence[Image | Tensor] | Tensor) -> Tensor:
-        """Turn pictures into what `forward` takes.
+    def preprocess(self, images: Sequence[Image | Tensor] | Tensor) -> Pictures:
+        """Turn pictures into what `tokens` takes, in float32.
 
         Args:
             images: PIL pictures or uint8 tensors `[3, height, width]`, of any sizes; or one uint8
                 tensor `[B, 3, height, width]`, which stays on its device.
-
-        Returns:
-            float32 pixel values `[B, 3, S, S]`.
         """
 
     @abstractmethod
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return the patch grid (rows, columns) that a picture of this size will get."""
+    def views(self, height: int, width: int) -> tuple[Grid, ...]:
+        """Return the patch grids of the views that a picture of this size will be seen in.
+
+        Raises:
+            ValueError: no picture of this size can be taken.
+        """
 
     @abstractmethod
     def init_weights(self, generator: torch.Generator) -> None:
@@ -100,23 +143,42 @@ class VisionEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Map pixel values `[B, 3, S, S]` to patch tokens `[B, N, D]`, row by row.
+        """Map pixel values of V squares `[V, 3, S, S]` to patch tokens `[V, N, D]`, row by row.
 
         A class token and registers are left out, unless the config asks for them; then they come
         first, and there are `num_prefix_tokens` of them.
         """
 
-    @torch.no_grad()
-    def encode(self, images: Sequence[Image | Tensor]) -> list[tuple[Tensor, tuple[int, int]]]:
-        """Preprocess and run; return for each picture its tokens `[N, D]` and their grid.
+    def tokens(self, pictures: Pictures) -> Tensor:
+        """Map pictures to patch tokens `[ΣN, D]`, view after view, row by row.
 
-        Prefix tokens that the config asks for are the first of the N, and not on the grid.
+        An encoder of native resolution has its own, which gives `forward` the grids too.
         """
-        device = next(self.parameters()).device
-        tokens = self(self.preprocess(images).to(device))
-        return [
-            (one, self.grid(*image_size(image))) for one, image in zip(tokens, images, strict=True)
+        return self(pictures.pixel_values).flatten(0, 1)  # type: ignore[no-any-return]
+
+    def from_processor(self, pixel_values: Tensor, **inputs: Tensor) -> Pictures:
+        """Take the tensors that a published processor makes: here of squares.
+
+        Raises:
+            ValueError: a tensor that is not known here.
+        """
+        if inputs:
+            raise ValueError(f"{', '.join(sorted(inputs))} is nothing that this encoder takes")
+        return Pictures.squares(pixel_values, self.views)
+
+    @torch.no_grad()
+    def encode(self, images: Sequence[Image | Tensor]) -> list[tuple[Tensor, tuple[Grid, ...]]]:
+        """Preprocess and run; return for each picture its tokens `[N, D]` and its views' grids.
+
+        Prefix tokens that the config asks for are the first of a view, and not on its grid.
+        """
+        pictures = self.preprocess(images)
+        tokens = self.tokens(pictures.to(next(self.parameters()).device))
+        counts = [
+            sum(self.num_prefix_tokens + rows * columns for rows, columns in views)
+            for views in pictures.views
         ]
+        return list(zip(tokens.split(counts), pictures.views, strict=True))
 
 
 def image_size(image: Image | Tensor) -> tuple[int, int]:

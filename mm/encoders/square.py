@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from mm.encoders import VisionEncoder
+from mm.encoders import Grid, Pictures, VisionEncoder
 from mm.encoders.pixels import normalize, square
 
 if TYPE_CHECKING:
@@ -94,12 +94,12 @@ class SquareEncoder(VisionEncoder):
         layer = int(self.config.feature_layer)
         return layer if layer >= 0 else int(self.config.num_hidden_layers) + 1 + layer
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return the patch grid: the same for every picture, as all become one size."""
+    def views(self, height: int, width: int) -> tuple[Grid, ...]:
+        """Return one patch grid: the same for every picture, as all become one size."""
         side = self.picture_size // self.config.patch_size
-        return side, side
+        return ((side, side),)
 
-    def preprocess(self, images: Sequence[Image | Tensor] | Tensor) -> Tensor:
+    def preprocess(self, images: Sequence[Image | Tensor] | Tensor) -> Pictures:
         """Make squares of the pictures, with antialiasing, and normalise.
 
         Raises:
@@ -113,7 +113,8 @@ class SquareEncoder(VisionEncoder):
             shortest_edge=getattr(config, "shortest_edge", None),
             rescale_first=self.rescale_first,
         )
-        return normalize(pixels, config.image_mean, config.image_std)
+        pixel_values = normalize(pixels, config.image_mean, config.image_std)
+        return Pictures.squares(pixel_values, self.views)
 
     def checked(self, pixel_values: Tensor) -> Tensor:
         """Return pixel values as they are.

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mm.encoders import VisionEncoder
+from mm.encoders import Grid, Pictures, VisionEncoder
 from mm.encoders.pixels import to_picture
 from mm.errors import UsageError
 
@@ -146,11 +146,11 @@ class Encoder(VisionEncoder):
         """How many tokens (class token, registers) `forward` gives before the patches."""
         return int(getattr(self.backbone, "num_prefix_tokens", 0)) if self.config.keep_prefix else 0
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
+    def views(self, height: int, width: int) -> tuple[Grid, ...]:
         """Return the grid of the feature map: the same for every picture."""
-        return self._grid
+        return (self._grid,)
 
-    def preprocess(self, images: Sequence[Image | Tensor] | Tensor) -> Tensor:
+    def preprocess(self, images: Sequence[Image | Tensor] | Tensor) -> Pictures:
         """Run timm's own transform for evaluation on each picture; the result is on the CPU."""
         config = self.config
         transform = library().data.create_transform(
@@ -161,7 +161,8 @@ class Encoder(VisionEncoder):
             crop_pct=config.crop_pct,
             crop_mode=config.crop_mode,
         )
-        return torch.stack([transform(to_picture(image)) for image in images])
+        pixel_values = torch.stack([transform(to_picture(image)) for image in images])
+        return Pictures.squares(pixel_values, self.views)
 
     def train(self, mode: bool = True) -> Encoder:
         """Switch to training; batch norms keep their stored statistics."""

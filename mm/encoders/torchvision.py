@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mm.encoders import VisionEncoder
+from mm.encoders import Grid, Pictures, VisionEncoder
 from mm.encoders.pixels import to_picture
 from mm.errors import UsageError
 from mm.registry import unknown_name_message
@@ -121,11 +121,11 @@ class Encoder(VisionEncoder):
         """How many tokens (a class token) `forward` gives before the patches."""
         return self._shape[3] if self.config.keep_prefix else 0
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
+    def views(self, height: int, width: int) -> tuple[Grid, ...]:
         """Return the grid of the feature map: the same for every picture."""
-        return self._shape[1], self._shape[2]
+        return ((self._shape[1], self._shape[2]),)
 
-    def preprocess(self, images: Sequence[Image | Tensor] | Tensor) -> Tensor:
+    def preprocess(self, images: Sequence[Image | Tensor] | Tensor) -> Pictures:
         """Run torchvision's own transform on each picture; the result is on the CPU."""
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms._presets import ImageClassification
@@ -138,7 +138,8 @@ class Encoder(VisionEncoder):
             std=config.image_std,
             interpolation=InterpolationMode(config.resample),
         )
-        return torch.stack([transform(to_picture(image)) for image in images])
+        pixel_values = torch.stack([transform(to_picture(image)) for image in images])
+        return Pictures.squares(pixel_values, self.views)
 
     def train(self, mode: bool = True) -> Encoder:
         """Switch to training; batch norms keep their stored statistics."""

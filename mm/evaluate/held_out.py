@@ -15,6 +15,7 @@ from mm.data.scenes.layout import SceneConfig
 from mm.data.scenes.render import Renderer
 from mm.data.scenes.style import PLAIN_STYLE
 from mm.data.shards import ShardReader
+from mm.encoders import Pictures
 from mm.evaluate.questions import Question, ask, ask_samples, by_label
 from mm.privacy.door import open_image
 from mm.text.tokenizer import Tokenizer
@@ -56,8 +57,7 @@ def _scenes(
     ]
 
     def evaluate(model: VisionLanguageModel) -> dict[str, float]:
-        pixel_values = model.encoder.preprocess(pictures)
-        answers = ask(model, tokenizer, pixel_values, questions)
+        answers = ask(model, tokenizer, model.encoder.preprocess(pictures), questions)
         shares = by_label(answered for row in answers for answered in row)
         return {f"held_out/{label}": share.value for label, share in shares.items()}
 
@@ -69,7 +69,7 @@ def _shards(held_out: Mapping[str, Any], tokenizer: Tokenizer) -> Evaluate:
     samples = [sample for reader in readers for sample in reader][: held_out["samples"]]
 
     def evaluate(model: VisionLanguageModel) -> dict[str, float]:
-        def prepare(images: Any) -> torch.Tensor:
+        def prepare(images: Any) -> Pictures:
             return model.encoder.preprocess([open_image(data) for data in images])
 
         shares = by_label(ask_samples(model, tokenizer, samples, prepare))

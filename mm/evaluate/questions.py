@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from mm.data.sample import Sample
+from mm.encoders import Pictures
 from mm.evaluate.intervals import Proportion
 from mm.generate import GenerationConfig, generate
 from mm.text.chat import IMAGE_MARKER, encode_chat, stop_token_ids
@@ -74,7 +74,7 @@ def questions_of(sample: Sample) -> list[Question]:
 def ask(
     model: VisionLanguageModel,
     tokenizer: Tokenizer,
-    pixel_values: Tensor,
+    pictures: Pictures,
     questions: Sequence[Sequence[Question]],
     *,
     max_new_tokens: int = 64,
@@ -84,11 +84,11 @@ def ask(
     """Answer the questions of each picture with the likeliest words.
 
     Args:
-        pixel_values: `[I, 3, S, S]`, preprocessed.
+        pictures: preprocessed.
         questions: for each picture its questions.
     """
     device = next(model.parameters()).device
-    features = model.image_tokens(pixel_values.to(device))
+    features = model.image_features(pictures.to(device))
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         stop_token_ids=tuple(stop_token_ids(tokenizer)),
@@ -105,12 +105,12 @@ def ask(
             encode_chat(
                 tokenizer,
                 [("user", IMAGE_MARKER + flat[n][1].text)],
-                num_image_tokens=[features.shape[1]],
+                num_image_tokens=[features.counts[flat[n][0]]],
                 add_generation_prompt=True,
             ).input_ids
             for n in numbers
         ]
-        rows = features[torch.tensor([flat[n][0] for n in numbers], device=device)]
+        rows = features.pick([flat[n][0] for n in numbers])
         outs = generate(model, prompts, config=config, image_features=rows)
         said |= {n: tokenizer.decode(out.ids) for n, out in zip(numbers, outs, strict=True)}
     answers: list[list[Answered]] = [[] for _ in questions]
@@ -123,7 +123,7 @@ def ask_samples(
     model: VisionLanguageModel,
     tokenizer: Tokenizer,
     samples: Iterable[Sample],
-    prepare: Callable[[Sequence[bytes]], Tensor],
+    prepare: Callable[[Sequence[bytes]], Pictures],
     *,
     pictures_per_batch: int = 64,
     num_beams: int = 1,
@@ -132,15 +132,15 @@ def ask_samples(
     """Answer every question of every sample.
 
     Args:
-        prepare: picture bytes to pixel values; pass one that ignores its input to see what the
-            model says without looking.
+        prepare: from picture bytes to what the model takes; pass one that ignores its input to see
+            what the model says without looking.
     """
     batch: list[Sample] = []
 
     def flush() -> Iterator[Answered]:
-        pixels = prepare([sample.images[0] for sample in batch])
+        pictures = prepare([sample.images[0] for sample in batch])
         asked = [questions(sample) for sample in batch]
-        for row in ask(model, tokenizer, pixels, asked, num_beams=num_beams):
+        for row in ask(model, tokenizer, pictures, asked, num_beams=num_beams):
             yield from row
         batch.clear()
 

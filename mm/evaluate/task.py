@@ -17,6 +17,7 @@ from mm.data.scenes.artwork import DECLINED_KINDS
 from mm.data.scenes.concepts import LANGUAGES
 from mm.data.scenes.language import CAPTION_PROMPTS, DECLINE
 from mm.data.shards import ShardReader
+from mm.encoders import Pictures
 from mm.errors import ConfigError
 from mm.evaluate.intervals import Proportion
 from mm.evaluate.questions import Answered, Question, ask_samples, by_label, questions_of
@@ -112,12 +113,14 @@ def evaluate(
     model, tokenizer = loaded.model.eval(), loaded.tokenizer
     reader = ShardReader(task.shards)
 
-    def prepare(images: Sequence[bytes]) -> torch.Tensor:
-        pictures = [open_image(data) for data in images]
+    def prepare(images: Sequence[bytes]) -> Pictures:
+        opened: list[Any] = [open_image(data) for data in images]
         if blank:
-            shape = (len(pictures), 3, pictures[0].height, pictures[0].width)
-            return model.encoder.preprocess(torch.full(shape, _BLANK_GREY, dtype=torch.uint8))
-        return model.encoder.preprocess(pictures)
+            opened = [
+                torch.full((3, image.height, image.width), _BLANK_GREY, dtype=torch.uint8)
+                for image in opened
+            ]
+        return model.encoder.preprocess(opened)
 
     samples: Iterator[Sample] = iter(reader)
     ask_of = questions_of

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mm import projectors
+from mm.projectors import Grid
 from mm.projectors.checks import check_at_least_one, check_filled, check_grid
 
 
@@ -113,10 +114,10 @@ class Projector(projectors.Projector):
         """Side of the square that patches are pooled to."""
         return math.isqrt(self.config.num_queries)
 
-    def num_tokens(self, grid: tuple[int, int]) -> int:
-        """Return `num_queries`, whatever the grid; one that is smaller is refused."""
+    def token_grid(self, grid: Grid) -> Grid:
+        """Return the square of `num_queries`, whatever the grid; a smaller one is refused."""
         check_grid(grid, self.side)
-        return self.config.num_queries
+        return self.side, self.side
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
@@ -132,7 +133,7 @@ class Projector(projectors.Projector):
                 drawn.normal_(0.0, deviation, generator=generator)
             parameter.copy_(drawn)
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def project(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Map patch tokens `[B, N, D_in]` to `[B, num_queries, output_size]`, row by row."""
         check_grid(grid, self.side)
         check_filled(tokens, grid)

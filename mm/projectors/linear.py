@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mm import projectors
-from mm.projectors.shuffle import num_shuffled, pixel_shuffle
+from mm.projectors import Grid
+from mm.projectors.shuffle import pixel_shuffle, shuffled_grid
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class Projector(projectors.Projector):
         merged = config.input_size * config.shuffle**2
         self.linear = nn.Linear(merged, config.output_size, bias=config.bias)
 
-    def num_tokens(self, grid: tuple[int, int]) -> int:
-        """Return the number of patches over `shuffle` squared."""
-        return num_shuffled(grid, self.config.shuffle)
+    def token_grid(self, grid: Grid) -> Grid:
+        """Return the patch grid with `shuffle` times shorter sides."""
+        return shuffled_grid(grid, self.config.shuffle)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
@@ -53,6 +54,6 @@ class Projector(projectors.Projector):
         if self.config.bias:
             self.linear.bias.zero_()
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def project(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Map patch tokens `[B, N, D]` to `[B, M, output_size]`."""
         return self.linear(pixel_shuffle(tokens, grid, self.config.shuffle))  # type: ignore[no-any-return]

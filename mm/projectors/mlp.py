@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mm import projectors
-from mm.projectors.shuffle import num_shuffled, pixel_shuffle
+from mm.projectors import Grid
+from mm.projectors.shuffle import pixel_shuffle, shuffled_grid
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Projector(projectors.Projector):
         self.linear_1 = nn.Linear(merged, config.output_size)
         self.linear_2 = nn.Linear(config.output_size, config.output_size)
 
-    def num_tokens(self, grid: tuple[int, int]) -> int:
-        """Return the number of patches over `shuffle` squared."""
-        return num_shuffled(grid, self.config.shuffle)
+    def token_grid(self, grid: Grid) -> Grid:
+        """Return the patch grid with `shuffle` times shorter sides."""
+        return shuffled_grid(grid, self.config.shuffle)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
@@ -60,7 +61,7 @@ class Projector(projectors.Projector):
             linear.weight.copy_(drawn)
             linear.bias.zero_()
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def project(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Map patch tokens `[B, N, D]` to `[B, M, output_size]`."""
         x = self.layer_norm(pixel_shuffle(tokens, grid, self.config.shuffle))
         return self.linear_2(F.gelu(self.linear_1(x)))  # type: ignore[no-any-return]

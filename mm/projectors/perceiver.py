@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mm import projectors
+from mm.projectors import Grid
 from mm.projectors.attention import attend
 from mm.projectors.checks import check_at_least_one, check_filled, check_grid, check_heads
 
@@ -49,7 +50,7 @@ class Config:
             )
 
 
-def grid_positions(grid: tuple[int, int], width: int, device: torch.device) -> Tensor:
+def grid_positions(grid: Grid, width: int, device: torch.device) -> Tensor:
     """Return float32 sine-cosine embeddings `[N, width]` of a grid's places, row by row."""
     exponent = torch.arange(width // 4, device=device, dtype=torch.float32) / (width // 4)
     frequencies = 10_000.0**-exponent
@@ -98,10 +99,10 @@ class Projector(projectors.Projector):
         self.norm = nn.LayerNorm(config.input_size, eps=config.layer_norm_eps)
         self.proj = nn.Linear(config.input_size, config.output_size)
 
-    def num_tokens(self, grid: tuple[int, int]) -> int:
-        """Return `num_latents`, whatever the grid."""
+    def token_grid(self, grid: Grid) -> Grid:
+        """Return one row of `num_latents`, whatever the grid."""
         check_grid(grid)
-        return self.config.num_latents
+        return 1, self.config.num_latents
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
@@ -114,7 +115,7 @@ class Projector(projectors.Projector):
                 drawn.normal_(0.0, self.config.initializer_range, generator=generator)
             parameter.copy_(drawn)
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def project(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Map patch tokens `[B, N, D]` to `[B, num_latents, output_size]`."""
         check_grid(grid)
         check_filled(tokens, grid)

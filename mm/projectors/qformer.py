@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mm import projectors
+from mm.projectors import Grid
 from mm.projectors.attention import attend
 from mm.projectors.checks import check_at_least_one, check_filled, check_grid, check_heads
 
@@ -140,10 +141,10 @@ class Projector(projectors.Projector):
         self.qformer = QFormer(config)
         self.language_projection = nn.Linear(config.hidden_size, config.output_size)
 
-    def num_tokens(self, grid: tuple[int, int]) -> int:
-        """Return `num_query_tokens`, whatever the grid."""
+    def token_grid(self, grid: Grid) -> Grid:
+        """Return one row of `num_query_tokens`, whatever the grid."""
         check_grid(grid)
-        return self.config.num_query_tokens
+        return 1, self.config.num_query_tokens
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
@@ -156,7 +157,7 @@ class Projector(projectors.Projector):
                 drawn.normal_(0.0, self.config.initializer_range, generator=generator)
             parameter.copy_(drawn)
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def project(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Map patch tokens `[B, N, D_in]` to `[B, num_query_tokens, output_size]`."""
         check_grid(grid)
         check_filled(tokens, grid)

@@ -15,8 +15,8 @@ from torch import Tensor
 from mm.projectors.checks import check_filled
 
 
-def num_shuffled(grid: tuple[int, int], factor: int) -> int:
-    """Return how many tokens are left of a patch grid.
+def shuffled_grid(grid: tuple[int, int], factor: int) -> tuple[int, int]:
+    """Return the grid of tokens that is left of a patch grid.
 
     Raises:
         ValueError: the grid has a side that `factor` does not divide.
@@ -26,7 +26,7 @@ def num_shuffled(grid: tuple[int, int], factor: int) -> int:
             f"patch grid {grid[0]}x{grid[1]} cannot be shuffled by {factor}: set the projector's"
             " shuffle to a divisor of both sides, or the encoder's image_size to a multiple"
         )
-    return (grid[0] // factor) * (grid[1] // factor)
+    return grid[0] // factor, grid[1] // factor
 
 
 def pixel_shuffle(tokens: Tensor, grid: tuple[int, int], factor: int) -> Tensor:
@@ -38,7 +38,7 @@ def pixel_shuffle(tokens: Tensor, grid: tuple[int, int], factor: int) -> Tensor:
     Raises:
         ValueError: the grid does not match the tokens, or `factor` does not divide it.
     """
-    num_shuffled(grid, factor)
+    shuffled_grid(grid, factor)
     check_filled(tokens, grid)
     if factor == 1:
         return tokens

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mm import encoders, projectors
-from mm.encoders import VisionEncoder, conformance
+from mm.encoders import Pictures, VisionEncoder, conformance
 from mm.encoders.conformance import Reference, Result, TakesTokens
 from mm.errors import ConfigError, UsageError
 
@@ -133,9 +133,10 @@ def load_reference(directory: str | os.PathLike[str]) -> Reference:
         found: Tensor = processor(images=image, return_tensors="pt")["pixel_values"]
         return found
 
-    def features(pixel_values: Tensor) -> Tensor:
-        found: Tensor = tower(pixel_values).last_hidden_state
-        return found
+    def features(pictures: Pictures) -> Tensor:
+        found: Tensor = tower(pictures.pixel_values).last_hidden_state
+        rows, columns = pictures.grids[0]  # squares of one size; class token and registers first
+        return found[:, -rows * columns :].flatten(0, 1)
 
     return Reference(preprocess, features)
 

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mm.data.packing import PackedBatch, attention_mask
+from mm.encoders import Pictures
 from mm.errors import ConfigError, MMError
 from mm.registry import unknown_name_message
 from mm.train.objective import PatchClassifier, linear_cross_entropy
 from mm.train.optimizer import build_adamw, learning_rate_at
 from mm.train.run import RunFolder
-from mm.vlm import VisionLanguageModel
+from mm.vlm import ImageFeatures, VisionLanguageModel
 
 PARTS = ("encoder", "projector", "decoder")
 
@@ -253,7 +254,7 @@ class _Forward(nn.Module):
 
     def forward(
         self,
-        pixel_values: Tensor,
+        pictures: Pictures,
         input_ids: Tensor,
         position_ids: Tensor,
         segment_ids: Tensor,
@@ -261,18 +262,19 @@ class _Forward(nn.Module):
         labels: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         model: Any = self.parts["model"]  # Any: nn.ModuleDict forgets the class
-        grid = model.encoder.grid(pixel_values.shape[-2], pixel_values.shape[-1])
-        tokens = model.encoder(pixel_values)
+        tokens = model.encoder.tokens(pictures)
+        values = model.projector(tokens, pictures.grids)
         hidden = model.hidden(
             input_ids,
-            image_features=model.projector(tokens, grid),
+            image_features=ImageFeatures(values, model.token_grids(pictures)),
             position_ids=position_ids,
             attention_mask=attention_mask(segment_ids, prefix_ids),
             check=False,
         )
         if labels is None or "patches" not in self.parts:
             return hidden, hidden.new_zeros(())
-        return hidden, self.parts["patches"](tokens, grid, labels)
+        squares = tokens.unflatten(0, (len(pictures), -1))  # labels are of squares only
+        return hidden, self.parts["patches"](squares, pictures.grids[0], labels)
 
 
 def compile_blocks(model: nn.Module) -> None:

@@ -9,10 +9,12 @@ import torch
 
 from mm.checkpoints import native, store
 from mm.decoder.qwen3 import Qwen3ForCausalLM, RopeScaling
+from mm.encoders import Pictures
 from mm.errors import CheckpointError
 from mm.text.tokenizer import Tokenizer, train_tokenizer
 from mm.vlm import VisionLanguageModel
 from tests.conftest import redraw
+from tests.tiny_model import squares
 
 EXTRA = {
     "chat": {"thinking": "none"},
@@ -38,9 +40,9 @@ def saved(tmp_path, tiny_vlm, tokenizer) -> Path:
 
 
 @pytest.fixture
-def example(tiny_vlm) -> tuple[torch.Tensor, torch.Tensor]:
+def example(tiny_vlm) -> tuple[torch.Tensor, Pictures]:
     pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    return torch.tensor([[3, 7, 7, 7, 7, 8, 9]]), pixels
+    return torch.tensor([[3, 7, 7, 7, 7, 8, 9]]), squares(pixels)
 
 
 def contents(directory: Path) -> dict[str, bytes]:

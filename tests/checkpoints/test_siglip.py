@@ -78,10 +78,10 @@ def test_folder_that_transformers_saved_gives_its_features(tmp_path, encoder_con
     encoder = encoders.load(tmp_path)
     image = Image.linear_gradient("L").convert("RGB").resize((70, 45))
     pixels = processor(image, return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(encoder.preprocess([image]), pixels, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder.preprocess([image]).pixel_values, pixels, atol=1e-5, rtol=0)
     expected = reference(pixel_values=pixels).last_hidden_state
     torch.testing.assert_close(encoder(pixels), expected, **EXACT)
-    assert encoder.encode([image])[0][1] == (4, 4)
+    assert encoder.encode([image])[0][1] == ((4, 4),)
 
 
 @pytest.mark.parametrize("prefix", ["", "vision_model."])

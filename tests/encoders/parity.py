@@ -90,13 +90,13 @@ def check_folder(folder: Path, model, processor, vision=None) -> SquareEncoder:
     pictures = [open_image(path) for path in files]
     pixels = [their_pixels(processor, path) for path in files]
     for path, picture, expected in zip(files, pictures, pixels, strict=True):
-        ours = encoder.preprocess([picture])
+        ours = encoder.preprocess([picture]).pixel_values
         assert ours.dtype == torch.float32, path.name
         torch.testing.assert_close(
             ours, expected, atol=1e-5, rtol=0, msg=lambda m, p=path: f"{p.name}: {m}"
         )
     expected = (vision or model)(pixel_values=torch.cat(pixels)).last_hidden_state
-    for (tokens, grid), one in zip(encoder.encode(pictures), expected, strict=True):
+    for (tokens, (grid,)), one in zip(encoder.encode(pictures), expected, strict=True):
         assert len(tokens) == grid[0] * grid[1]
         torch.testing.assert_close(tokens, one[encoder.num_special_tokens :], **EXACT)
     return encoder

@@ -6,7 +6,7 @@ import re
 import sys
 import time
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -16,7 +16,7 @@ import yaml
 from torch import Tensor, nn
 
 from mm import encoders, registry
-from mm.encoders import VisionEncoder, conformance
+from mm.encoders import Grid, Pictures, VisionEncoder, conformance
 from mm.encoders.conformance import CHECKS, Reference, Surroundings
 from mm.encoders.pixels import normalize, resize_uint8, to_uint8
 from mm.report import check_encoder as report
@@ -139,9 +139,9 @@ class Good(VisionEncoder):
     def hidden_size(self) -> int:
         return self.config.hidden_size
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
+    def views(self, height: int, width: int) -> tuple[Grid, ...]:
         side = self.config.image_size // self.config.patch_size
-        return side, side
+        return ((side, side),)
 
     def preprocess(self, images):
         size = (self.config.image_size, self.config.image_size)
@@ -150,7 +150,7 @@ class Good(VisionEncoder):
         else:
             each = [resize_uint8(to_uint8(image)[None], size, self.resample) for image in images]
             pixels = torch.cat(each)
-        return normalize(pixels, (0.5,) * 3, (0.5,) * 3)
+        return Pictures.squares(normalize(pixels, (0.5,) * 3, (0.5,) * 3), self.views)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
@@ -210,8 +210,8 @@ class InitIgnoresTheSeed(Good):
 
 
 class GridOfSmallPicturesIsWrong(Good):
-    def grid(self, height, width):
-        return super().grid(height, width) if height > 30 else (1, 1)
+    def views(self, height, width):
+        return super().views(height, width) if height > 30 else ((1, 1),)
 
 
 class FlatPictureIsNotANumber(Good):
@@ -287,7 +287,8 @@ class ChangesItsInput(Good):
 
 class GivesHalfPrecisionPixels(Good):
     def preprocess(self, images):
-        return super().preprocess(images).half()
+        found = super().preprocess(images)
+        return replace(found, pixel_values=found.pixel_values.half())
 
 
 class MlpIsDetached(Good):
@@ -381,7 +382,7 @@ WRONG = [
     (InitForgetsPositions, {"weights"}, "leaves positions as it was | set every parameter"),
     (InitDrawsFromGlobalState, {"weights"}, "the global generator | pass generator=generator"),
     (InitIgnoresTheSeed, {"weights"}, "two seeds give the same weights | draw from the generator"),
-    (GridOfSmallPicturesIsWrong, {"shapes"}, r"of 1x1 gives tokens \[16, 24\].* | make grid()"),
+    (GridOfSmallPicturesIsWrong, {"shapes"}, r"of 1x1 gives tokens \[16, 24\].* | make views()"),
     (FlatPictureIsNotANumber, {"shapes"}, "of 1x1 gives numbers that are not finite | look for"),
     (TokensRunColumnByColumn, {"order"}, "the tokens of the lower left most | give tokens row by"),
     (BatchIsCentred, {"batch"}, "alone and in a batch differ by .* | let no statistic"),
@@ -390,7 +391,11 @@ WRONG = [
     (TakesTensorsAsBlueGreenRed, {"pixels"}, "preprocess of a batch differs.* | put tensors"),
     (ReadsPaletteAsGrey, {"pixels"}, 'with palette differs from that of its RGB | call convert("R'),
     (ChangesItsInput, {"pixels"}, "changes the tensor it is given | copy before"),
-    (GivesHalfPrecisionPixels, {"pixels"}, "preprocess gives torch.float16 .* | return float32"),
+    (
+        GivesHalfPrecisionPixels,
+        {"pixels"},
+        "preprocess gives torch.float16 .* | return Pictures of float32",
+    ),
     (
         MlpIsDetached,
         {"gradients"},
@@ -439,7 +444,7 @@ def reference_of(encoder: VisionEncoder) -> Reference:
     for name, parameter in encoder.named_parameters():
         if name in own:
             own[name].data = parameter.data.clone()
-    return Reference(lambda image: right.preprocess([image]), right.eval())
+    return Reference(lambda image: right.preprocess([image]).pixel_values, right.eval().tokens)
 
 
 def test_right_encoder_passes_every_check(monkeypatch):
@@ -482,13 +487,13 @@ def test_projector_that_breaks_its_promise_is_named(monkeypatch):
         def num_tokens(self, grid):
             return 4
 
-        def __call__(self, tokens, grid):
-            return tokens[:, :5]
+        def __call__(self, tokens, grids):
+            return tokens[:5]
 
     found = failures(make(Good, monkeypatch), projectors={"liar": Liar()})
     assert found == {
-        "projectors": "projector liar promises 4 tokens of a grid of 4x4 and gives 5 |"
-        " make num_tokens of liar count what its forward gives"
+        "projectors": "projector liar promises 4 tokens of grids of 4x4 and gives 5 |"
+        " make token_grid of liar say what its project gives"
     }
 
 

@@ -50,7 +50,7 @@ def test_layout_of_the_original_towers_is_read_and_cuts_its_pictures(tmp_path):
     loaded = encoders.load(tmp_path)
     assert all(torch.equal(t, encoder.state_dict()[n]) for n, t in loaded.state_dict().items())
     assert loaded.config.shortest_edge == 38 and loaded.config.attention_bias
-    assert loaded.grid(100, 2000) == (5, 5)
+    assert loaded.views(100, 2000) == ((5, 5),)
 
 
 def test_names_of_transformers_are_all_its_tensors():

@@ -116,7 +116,7 @@ def test_siglip_preprocessing_matches_transformers(encoder_config, picture, resa
         image_std=config.image_std,
     )
     theirs = processor(image.convert("RGB"), return_tensors="pt")["pixel_values"]
-    ours = siglip.Encoder(config).preprocess([image])
+    ours = siglip.Encoder(config).preprocess([image]).pixel_values
     assert ours.shape == (1, 3, 32, 32) and ours.dtype == torch.float32
     # The bound in use elsewhere is two of 255 levels; the same library gives the same levels.
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
@@ -127,14 +127,17 @@ def test_preprocessing_gives_the_same_from_pictures_tensors_and_batches(tiny_enc
     tensors = [torch.frombuffer(bytearray(i.tobytes()), dtype=torch.uint8) for i in images]
     tensors = [flat.view(30, 40, 3).permute(2, 0, 1).contiguous() for flat in tensors]
     expected = tiny_encoder.preprocess(images)
-    assert torch.equal(tiny_encoder.preprocess(tensors), expected)
-    assert torch.equal(tiny_encoder.preprocess(torch.stack(tensors)), expected)
+    assert expected.views == (((4, 4),),) * 2
+    for given in (tensors, torch.stack(tensors)):
+        found = tiny_encoder.preprocess(given)
+        assert torch.equal(found.pixel_values, expected.pixel_values)
+        assert found.views == expected.views
 
 
 def test_preprocessing_enlarges_without_leaving_the_range(tiny_encoder):
     edge = torch.zeros(1, 3, 6, 6, dtype=torch.uint8)
     edge[..., 3:] = 255
-    pixels = tiny_encoder.preprocess(edge)
+    pixels = tiny_encoder.preprocess(edge).pixel_values
     assert pixels.min() == -1 and pixels.max() == 1
 
 
@@ -152,8 +155,8 @@ def test_preprocessing_refuses_tensors_it_would_scale_wrongly(tiny_encoder, imag
 def test_encode_gives_tokens_and_grid_of_each_picture_alone_or_together(tiny_encoder):
     images = [noisy(40, 30), noisy(9, 90), noisy(32, 32)]
     together = tiny_encoder.encode(images)
-    for image, (tokens, grid) in zip(images, together, strict=True):
-        assert grid == (4, 4) and tokens.shape == (16, 24)
+    for image, (tokens, views) in zip(images, together, strict=True):
+        assert views == ((4, 4),) and tokens.shape == (16, 24)
         torch.testing.assert_close(tiny_encoder.encode([image])[0][0], tokens, **EXACT)
 
 
@@ -165,7 +168,7 @@ def test_forward_refuses_another_size(tiny_encoder):
 def test_grid_of_an_odd_size_is_the_floor():
     with torch.device("meta"):
         so400m = siglip.Encoder(siglip.Config(image_size=384, patch_size=14, num_hidden_layers=1))
-    assert so400m.grid(1000, 10) == (27, 27)
+    assert so400m.views(1000, 10) == ((27, 27),)
     assert so400m(torch.zeros(1, 3, 384, 384, device="meta")).shape == (1, 729, 768)
 
 
@@ -219,8 +222,8 @@ def test_on_a_gpu_a_batch_stays_there_and_is_a_level_off_at_most(encoder_config,
     encoder = siglip.Encoder(replace(encoder_config, resample=resample))
     generator = torch.Generator().manual_seed(0)
     batch = torch.randint(0, 256, (2, 3, *size), generator=generator, dtype=torch.uint8)
-    found = encoder.preprocess(batch.cuda())
+    found = encoder.preprocess(batch.cuda()).pixel_values
     assert found.is_cuda
     level = 1 / 255 / 0.5
-    off = (found.cpu() - encoder.preprocess(batch)).abs()
+    off = (found.cpu() - encoder.preprocess(batch).pixel_values).abs()
     assert off.max() < 1.01 * level and off.mean() < 0.02 * level

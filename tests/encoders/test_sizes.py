@@ -47,6 +47,6 @@ SIZES = {
 def test_published_size_has_exactly_its_parameters(name):
     with torch.device("meta"):
         encoder = encoders.build(**OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")))
-    num_patches = encoder.grid(480, 640)[0] * encoder.grid(480, 640)[1]
+    num_patches = sum(rows * columns for rows, columns in encoder.views(480, 640))
     num_parameters = sum(parameter.numel() for parameter in encoder.parameters())
     assert (num_parameters, num_patches) == SIZES[name]

@@ -53,12 +53,12 @@ def test_same_files_give_the_features_of_timm(timm, tmp_path, name):
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
     pictures = [open_image(path) for path in picture_files(tmp_path)]
     expected = torch.stack([transform(picture) for picture in pictures])
-    assert torch.equal(encoder.preprocess(pictures), expected)
+    assert torch.equal(encoder.preprocess(pictures).pixel_values, expected)
     features = model.forward_features(expected[:3])
     if features.ndim == 4:  # a map, with the channels last in Swin
         features = features if features.shape[-1] == width else features.permute(0, 2, 3, 1)
         features = features.flatten(1, 2)
-    for (tokens, grid), one in zip(encoder.encode(pictures[:3]), features, strict=True):
+    for (tokens, (grid,)), one in zip(encoder.encode(pictures[:3]), features, strict=True):
         assert grid == (side, side) and tokens.shape == (side * side, width)
         torch.testing.assert_close(tokens, one[num_prefix:], **EXACT)
 
@@ -127,7 +127,7 @@ def test_config_says_what_timm_says_and_makes_the_same_again(timm):
     again = encoders.build("timm", {k: v for k, v in vars(config).items()})
     assert again.config == config
     larger = encoders.build("timm", {"model": "vit_tiny_patch16_224", "image_size": 256})
-    assert larger.grid(5, 5) == (16, 16)
+    assert larger.views(5, 5) == ((16, 16),)
 
 
 def test_what_features_do_not_come_from_is_not_trained(timm):
@@ -145,7 +145,7 @@ def test_feature_that_the_backbone_does_not_give_is_refused(timm):
         with pytest.raises(UsageError, match="hiera_tiny_224 cannot .*change use_final_norm"):
             encoders.build("timm", {"model": "hiera_tiny_224"})
         without = encoders.build("timm", {"model": "hiera_tiny_224", "use_final_norm": False})
-    assert without.grid(5, 5) == (7, 7)
+    assert without.views(5, 5) == ((7, 7),)
 
 
 def test_unknown_model_is_one_line(timm):

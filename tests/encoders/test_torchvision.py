@@ -44,11 +44,11 @@ def test_same_files_give_the_features_of_torchvision(tmp_path, name):
     transform = models.get_model_weights(name).DEFAULT.transforms()
     pictures = [open_image(path) for path in picture_files(tmp_path)]
     expected = torch.stack([transform(picture) for picture in pictures])
-    assert torch.equal(encoder.preprocess(pictures), expected)
+    assert torch.equal(encoder.preprocess(pictures).pixel_values, expected)
     seen = []
     model.get_submodule(module).register_forward_hook(lambda *call: seen.append(call[2]))
     model(expected[:2])
-    for index, (tokens, grid) in enumerate(encoder.encode(pictures[:2])):
+    for index, (tokens, (grid,)) in enumerate(encoder.encode(pictures[:2])):
         assert grid == (side, side) and tokens.shape == (side * side, width)
         found = seen[0][index]
         torch.testing.assert_close(
@@ -59,7 +59,7 @@ def test_same_files_give_the_features_of_torchvision(tmp_path, name):
 @torch.no_grad()
 def test_any_node_and_the_class_token_are_given_as_configured():
     encoder = drawn("vit_b_32", node="encoder.layers.encoder_layer_2", keep_prefix=True)
-    assert encoder.num_prefix_tokens == 1 and encoder.grid(3, 4) == (7, 7)
+    assert encoder.num_prefix_tokens == 1 and encoder.views(3, 4) == ((7, 7),)
     batch = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(2))
     assert encoder(batch).shape == (1, 50, 768)
     middle = drawn("resnet18", node="layer3")

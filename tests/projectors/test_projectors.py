@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mm import projectors
-from mm.projectors.shuffle import num_shuffled, pixel_shuffle
+from mm.projectors.shuffle import pixel_shuffle, shuffled_grid
 from tests.conftest import redraw
 
 KINDS = ["linear", "mlp"]
@@ -43,7 +43,7 @@ def test_mlp_matches_internvl_projector_in_transformers():
     theirs.load_state_dict(ours.state_dict(), strict=True)
     tokens = 0.03 * torch.randn(2, 16, 12, generator=torch.Generator().manual_seed(1))
     expected = theirs(pixel_shuffle(tokens, (4, 4), 2))
-    torch.testing.assert_close(ours(tokens, (4, 4)), expected, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(ours.project(tokens, (4, 4)), expected, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -52,14 +52,14 @@ def test_tokens_come_as_counted_before(kind, grid, shuffle):
     config = {"input_size": 10, "output_size": 14, "shuffle": shuffle}
     projector = projectors.build(kind, config)
     tokens = torch.randn(3, grid[0] * grid[1], 10)
-    assert projector(tokens, grid).shape == (3, projector.num_tokens(grid), 14)
+    assert projector.project(tokens, grid).shape == (3, projector.num_tokens(grid), 14)
     assert projector.num_tokens(grid) == grid[0] * grid[1] // shuffle**2
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_grid_that_cannot_be_shuffled_names_grid_and_factor(kind):
     projector = projectors.build(kind, {"input_size": 4, "output_size": 4, "shuffle": 2})
-    for run in (projector.num_tokens, lambda grid: projector(torch.zeros(1, 729, 4), grid)):
+    for run in (projector.num_tokens, lambda grid: projector.project(torch.zeros(1, 729, 4), grid)):
         with pytest.raises(ValueError, match="patch grid 27x27 cannot be shuffled by 2: set"):
             run((27, 27))
 
@@ -67,7 +67,7 @@ def test_grid_that_cannot_be_shuffled_names_grid_and_factor(kind):
 def test_tokens_that_do_not_fill_the_grid_are_refused():
     with pytest.raises(ValueError, match="15 tokens do not fill a patch grid 4x4"):
         pixel_shuffle(torch.zeros(1, 15, 4), (4, 4), 2)
-    assert num_shuffled((4, 4), 1) == 16
+    assert shuffled_grid((4, 4), 1) == (4, 4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -94,3 +94,24 @@ def test_projectors_are_built_by_name():
         ValueError, match=r"unknown projector 'mpl'; known: .*linear, mlp.*; did you"
     ):
         projectors.get("mpl")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_views_of_any_grids_come_packed_and_in_order(kind):
+    projector = projectors.build(kind, {"input_size": 6, "output_size": 8, "shuffle": 2})
+    redraw(projector)
+    grids = [(2, 4), (4, 4), (2, 4), (4, 2)]
+    views = [torch.randn(rows * columns, 6) for rows, columns in grids]
+    packed = projector(torch.cat(views), grids)
+    alone = [projector.project(v[None], g)[0] for v, g in zip(views, grids, strict=True)]
+    torch.testing.assert_close(packed, torch.cat(alone))
+    assert len(packed) == sum(map(projector.num_tokens, grids))
+    same = projector(torch.cat([views[0], views[2]]), [(2, 4)] * 2)
+    torch.testing.assert_close(same, torch.cat([alone[0], alone[2]]))
+
+
+def test_packed_tokens_that_do_not_fill_the_grids_are_refused():
+    projector = projectors.build("linear", {"input_size": 6, "output_size": 8})
+    with pytest.raises(ValueError, match="26 tokens do not fill 2 patch grids of 24 places: leave"):
+        projector(torch.zeros(26, 6), [(2, 4), (4, 4)])

@@ -51,16 +51,16 @@ def test_promise_is_kept_on_every_grid_or_the_grid_refused_by_both(kind, grid):
         assert "image_size larger" in str(error)
         assert min(grid) < (3 if kind == "c_abstractor" else 1)
         with pytest.raises(ValueError, match="is smaller than"):
-            projector(tokens, grid)
+            projector.project(tokens, grid)
     else:
-        assert projector(tokens, grid).shape == (2, promised, 14) and promised == 9
+        assert projector.project(tokens, grid).shape == (2, promised, 14) and promised == 9
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradient_reaches_every_parameter_and_the_tokens(kind):
     projector = make(kind)
     tokens = some((4, 5)).requires_grad_()
-    out = projector(tokens, (4, 5))
+    out = projector.project(tokens, (4, 5))
     (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
     assert tokens.grad is not None and bool((tokens.grad != 0).any(-1).all())
     for name, parameter in projector.named_parameters():
@@ -72,10 +72,10 @@ def test_gradient_reaches_every_parameter_and_the_tokens(kind):
 @torch.no_grad()
 def test_a_batch_gives_what_each_image_gives_alone_and_again(kind):
     projector, tokens = make(kind), some((4, 5))
-    together = projector(tokens, (4, 5))
-    assert torch.equal(projector(tokens, (4, 5)), together)
+    together = projector.project(tokens, (4, 5))
+    assert torch.equal(projector.project(tokens, (4, 5)), together)
     for row in range(3):
-        alone = projector(tokens[row : row + 1], (4, 5))
+        alone = projector.project(tokens[row : row + 1], (4, 5))
         torch.testing.assert_close(alone[0], together[row], **EXACT)
     assert not torch.allclose(together[0], together[1], atol=1e-3)
 
@@ -85,9 +85,11 @@ def test_a_batch_gives_what_each_image_gives_alone_and_again(kind):
 def test_places_matter(kind):
     projector, tokens = make(kind), some((4, 5))
     turned = tokens.view(3, 4, 5, 16).flip(1).flatten(1, 2)
-    assert not torch.allclose(projector(turned, (4, 5)), projector(tokens, (4, 5)), atol=1e-3)
-    across = projector(tokens, (5, 4))
-    assert not torch.allclose(across, projector(tokens, (4, 5)), atol=1e-3)
+    assert not torch.allclose(
+        projector.project(turned, (4, 5)), projector.project(tokens, (4, 5)), atol=1e-3
+    )
+    across = projector.project(tokens, (5, 4))
+    assert not torch.allclose(across, projector.project(tokens, (4, 5)), atol=1e-3)
 
 
 @torch.no_grad()
@@ -96,7 +98,9 @@ def test_c_abstractor_keeps_places_in_order_row_by_row():
     tokens = some((9, 9), batch=1)
     changed = tokens.clone()
     changed.view(1, 9, 9, 16)[:, 0, 8] += 3  # the upper right corner
-    moved = (projector(changed, (9, 9)) - projector(tokens, (9, 9))).abs().sum(-1)[0]
+    moved = (
+        (projector.project(changed, (9, 9)) - projector.project(tokens, (9, 9))).abs().sum(-1)[0]
+    )
     assert int(moved.argmax()) == 2
 
 
@@ -116,7 +120,7 @@ def test_init_weights_depend_on_the_generator_alone_and_draw_everything(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_that_do_not_fill_the_grid_are_refused(kind):
     with pytest.raises(ValueError, match="21 tokens do not fill a patch grid 4x5: leave class"):
-        make(kind)(torch.zeros(1, 21, 16), (4, 5))
+        make(kind).project(torch.zeros(1, 21, 16), (4, 5))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +159,8 @@ def test_qformer_matches_blip2_in_transformers():
     assert float(expected.std()) > 0.5
     found = ours.qformer(ours.query_tokens.expand(3, -1, -1), tokens)
     torch.testing.assert_close(found, expected, **EXACT)
-    torch.testing.assert_close(ours(tokens, (4, 5)), ours.language_projection(expected), **EXACT)
+    projected = ours.project(tokens, (4, 5))
+    torch.testing.assert_close(projected, ours.language_projection(expected), **EXACT)
 
 
 @torch.no_grad()
@@ -207,5 +212,5 @@ def test_parameter_counts_of_the_defaults(kind, expected):
 @torch.no_grad()
 def test_whole_graph_is_traced(kind):
     projector, tokens = make(kind), some((4, 5))
-    traced = torch.compile(projector, fullgraph=True, backend="eager")
-    torch.testing.assert_close(traced(tokens, (4, 5)), projector(tokens, (4, 5)), **EXACT)
+    traced = torch.compile(projector.project, fullgraph=True, backend="eager")
+    torch.testing.assert_close(traced(tokens, (4, 5)), projector.project(tokens, (4, 5)), **EXACT)

@@ -3,7 +3,7 @@
 A check passes, or fails with what was seen and what to change. What lies outside encoders (how a
 model is saved, projectors, another implementation to compare with) is handed in as `Surroundings`.
 
-B pictures, N patches, D width, S side in pixels, h w rows and columns of patches.
+N patches of a view, D width, h w rows and columns of patches.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ CHECKS: dict[str, tuple[Callable[[VisionEncoder, Surroundings], str], str]] = {
     "contract": (check_contract, "build from config alone, on any device, without reading files"),
     "weights": (check_weights, "make init_weights(generator) set every parameter"),
     "shapes": (check_shapes, "take pictures of any size, or say in the error what to change"),
-    "order": (check_order, "make forward give [B, N, D], row by row"),
+    "order": (check_order, "make tokens give [ΣN, D], row by row"),
     "batch": (check_batch, "take a list of pictures of several sizes in preprocess"),
     "determinism": (check_determinism, "make forward depend on pixels and weights alone"),
     "pixels": (check_pixels, "take pictures, uint8 tensors and a uint8 batch in preprocess"),
@@ -92,7 +92,7 @@ CHECKS: dict[str, tuple[Callable[[VisionEncoder, Surroundings], str], str]] = {
     "devices": (check_devices, "make tensors on the pixels' device in forward"),
     "state": (check_state, "make type(encoder)(encoder.config) an encoder of the same shape"),
     "saved": (check_saved, 'register it: one file, or an entry point in group "mm.encoders"'),
-    "projectors": (check_projectors, "give projectors [B, N, D] tokens that fill the grid"),
+    "projectors": (check_projectors, "give projectors [ΣN, D] tokens that fill the grids"),
     "compile": (check_compile, "keep .item(), prints and data-dependent Python out of forward"),
     "reference pixels": (check_reference_pixels, "give both the same pictures"),
     "reference features": (check_reference_features, "give both the same pixel values"),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mm.encoders import VisionEncoder
+from mm.encoders import Grid, Pictures, VisionEncoder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class TakesTokens(Protocol):
     """What a projector does."""
 
-    def num_tokens(self, grid: tuple[int, int]) -> int: ...
-    def __call__(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor: ...
+    def num_tokens(self, grid: Grid) -> int: ...
+    def __call__(self, tokens: Tensor, grids: Sequence[Grid]) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,12 @@ class Reference:
     """Another implementation with the same weights, on the CPU.
 
     Args:
-        preprocess: from an RGB picture to pixel values `[1, 3, S, S]`.
-        features: from pixel values `[B, 3, S, S]` to tokens `[B, N, D]`; more tokens may come
-            before the patches.
+        preprocess: from an RGB picture to pixel values, as `Pictures` holds them.
+        features: from pictures to patch tokens `[ΣN, D]`.
     """
 
     preprocess: Callable[[Image], Tensor]
-    features: Callable[[Tensor], Tensor]
+    features: Callable[[Pictures], Tensor]
 
 
 @dataclass(frozen=True)
@@ -134,13 +133,19 @@ def device_of(encoder: nn.Module) -> torch.device:
     return next(encoder.parameters()).device
 
 
-def some_pixels(encoder: VisionEncoder, count: int = 2) -> Tensor:
-    images = [picture(40 + 9 * index, 60 - 7 * index) for index in range(count)]
-    return encoder.preprocess(images).to(device_of(encoder))
+def some_images(count: int = 2) -> list[Image]:
+    return [picture(40 + 9 * index, 60 - 7 * index) for index in range(count)]
 
 
-def some_grid(encoder: VisionEncoder) -> tuple[int, int]:
-    return encoder.grid(40, 60)
+def some_pictures(encoder: VisionEncoder, count: int = 2) -> Pictures:
+    return encoder.preprocess(some_images(count)).to(device_of(encoder))
+
+
+def patches_of(encoder: VisionEncoder, pictures: Pictures) -> Tensor:
+    """Run an encoder; return its patch tokens `[ΣN, D]`, without those that come before them."""
+    prefix = encoder.num_prefix_tokens
+    counts = [prefix + rows * columns for rows, columns in pictures.grids]
+    return torch.cat([view[prefix:] for view in encoder.tokens(pictures).split(counts)])
 
 
 def deviations_off(found: Tensor, expected: Tensor) -> float:

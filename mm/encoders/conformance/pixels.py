@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from mm.encoders import VisionEncoder
+from mm.encoders import Pictures, VisionEncoder
 from mm.encoders.conformance.base import (
     Broken,
     Skipped,
     Surroundings,
     hard_pictures,
+    patches_of,
     picture,
-    some_grid,
-    some_pixels,
+    some_pictures,
 )
 
 
@@ -20,17 +20,17 @@ from mm.encoders.conformance.base import (
 def check_pixels(encoder: VisionEncoder, around: Surroundings) -> str:
     rgb = picture(50, 70)
     expected = encoder.preprocess([rgb])
-    if expected.dtype != torch.float32 or expected.shape[:2] != (1, 3):
+    if expected.pixel_values.dtype != torch.float32 or len(expected) != 1:
         raise Broken(
-            f"preprocess gives {expected.dtype} {list(expected.shape)}",
-            "return float32 [B, 3, S, S] from preprocess",
+            f"preprocess gives {expected.pixel_values.dtype} and {len(expected)} pictures for one",
+            "return Pictures of float32, with the views of each picture, from preprocess",
         )
     flat = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8)
     tensor = flat.view(50, 70, 3).permute(2, 0, 1).contiguous()
     kept = tensor.clone()
     for kind, given in (("a tensor", [tensor]), ("a batch", tensor[None])):
         found = encoder.preprocess(given)
-        if not torch.equal(found.cpu(), expected.cpu()):
+        if not _same(found, expected):
             raise Broken(
                 f"preprocess of {kind} differs from that of the same picture",
                 "put tensors and pictures through the same steps: mm.encoders.pixels.to_uint8",
@@ -38,7 +38,7 @@ def check_pixels(encoder: VisionEncoder, around: Surroundings) -> str:
     if not torch.equal(tensor, kept):
         raise Broken("preprocess changes the tensor it is given", "copy before changing in place")
     for name, hard in hard_pictures().items():
-        if not torch.equal(encoder.preprocess([hard]), encoder.preprocess([hard.convert("RGB")])):
+        if not _same(encoder.preprocess([hard]), encoder.preprocess([hard.convert("RGB")])):
             raise Broken(
                 f"preprocess of a picture with {name} differs from that of its RGB",
                 'call convert("RGB") first, as mm.encoders.pixels.to_uint8 does',
@@ -61,7 +61,7 @@ def check_reference_pixels(encoder: VisionEncoder, around: Surroundings) -> str:
     worst = 0.0
     for name, hard in hard_pictures().items():
         theirs = around.reference.preprocess(hard.convert("RGB"))
-        ours = encoder.preprocess([hard]).cpu()
+        ours = encoder.preprocess([hard]).pixel_values.cpu()
         same = ours.shape == theirs.shape
         off = float((ours - theirs).abs().max()) / level if same else float("inf")
         mean = float((ours - theirs).abs().mean()) / level if same else float("inf")
@@ -80,10 +80,9 @@ def check_reference_pixels(encoder: VisionEncoder, around: Surroundings) -> str:
 def check_reference_features(encoder: VisionEncoder, around: Surroundings) -> str:
     if around.reference is None:
         raise Skipped("no reference given")
-    pixels = some_pixels(encoder)
-    h, w = some_grid(encoder)
-    ours = encoder(pixels).cpu().float()[:, -h * w :]
-    theirs = around.reference.features(pixels.cpu()).float()[:, -h * w :]
+    pictures = some_pictures(encoder)
+    ours = patches_of(encoder, pictures).cpu().float()
+    theirs = around.reference.features(pictures.to("cpu")).float()
     off = float((ours - theirs).abs().max()) if ours.shape == theirs.shape else float("inf")
     if not torch.allclose(ours, theirs, atol=2e-5, rtol=1e-4):
         raise Broken(
@@ -93,3 +92,7 @@ def check_reference_features(encoder: VisionEncoder, around: Surroundings) -> st
             " positions, prefix tokens",
         )
     return f"{off:.1g} off at most"
+
+
+def _same(a: Pictures, b: Pictures) -> bool:
+    return a.views == b.views and torch.equal(a.pixel_values.cpu(), b.pixel_values.cpu())

@@ -14,9 +14,9 @@ from mm.encoders.conformance.base import (
     Surroundings,
     deviations_off,
     device_of,
+    patches_of,
     picture,
-    some_grid,
-    some_pixels,
+    some_pictures,
 )
 
 SIZES = ((1, 1), (37, 53), (53, 37), (20, 400), (400, 20), (480, 640))  # height, width
@@ -24,40 +24,61 @@ SIZES = ((1, 1), (37, 53), (53, 37), (20, 400), (400, 20), (480, 640))  # height
 
 @torch.no_grad()
 def check_shapes(encoder: VisionEncoder, around: Surroundings) -> str:
-    images = [picture(*size) for size in SIZES]
-    grids = [encoder.grid(*size) for size in SIZES]
-    for (height, width), grid, image in zip(SIZES, grids, images, strict=True):
-        ((tokens, found),) = encoder.encode([image])
+    taken, grids = 0, set()
+    for height, width in SIZES:
         where = f"a picture of {height}x{width}"
-        count = encoder.num_prefix_tokens + grid[0] * grid[1]
-        if found != grid or tokens.shape != (count, encoder.hidden_size):
+        try:
+            views = encoder.views(height, width)
+        except ValueError as reason:
+            _check_refused(encoder, height, width, str(reason))
+            continue
+        taken += 1
+        ((tokens, found),) = encoder.encode([picture(height, width)])
+        count = sum(encoder.num_prefix_tokens + h * w for h, w in views)
+        if found != views or tokens.shape != (count, encoder.hidden_size):
             raise Broken(
-                f"{where} gives tokens {list(tokens.shape)}, for a grid of {grid[0]}x{grid[1]},"
-                f" {encoder.num_prefix_tokens} prefix tokens and hidden_size"
+                f"{where} gives tokens {list(tokens.shape)} on grids {found}, for"
+                f" views {views}, {encoder.num_prefix_tokens} prefix tokens and hidden_size"
                 f" {encoder.hidden_size}",
-                "make grid() and hidden_size say what forward gives; leave class token and"
-                " registers out, or count them in num_prefix_tokens",
+                "make views() and hidden_size say what preprocess and forward give; leave class"
+                " token and registers out, or count them in num_prefix_tokens",
             )
         if not tokens.isfinite().all():
             raise Broken(
                 f"{where} gives numbers that are not finite",
                 "look for a division by zero, or an exponent that overflows",
             )
-    return f"{len(SIZES)} sizes, grids {', '.join(sorted({f'{h}x{w}' for h, w in grids}))}"
+        grids |= set(views)
+    if not taken:
+        raise Broken("no size of picture is taken", "let views() refuse only extremes")
+    listed = ", ".join(sorted(f"{h}x{w}" for h, w in grids))
+    return f"{taken} of {len(SIZES)} sizes, grids {listed}"
+
+
+def _check_refused(encoder: VisionEncoder, height: int, width: int, reason: str) -> None:
+    """A size that `views` refuses is refused by `preprocess` in the same words."""
+    try:
+        encoder.preprocess([picture(height, width)])
+    except ValueError as error:
+        if str(error) == reason:
+            return
+    raise Broken(
+        f"views refuses a picture of {height}x{width} ({reason}), and preprocess does not",
+        "let both call one check of the size",
+    )
 
 
 @torch.no_grad()
 def check_order(encoder: VisionEncoder, around: Surroundings) -> str:
-    h, w = some_grid(encoder)
+    image = picture(48, 48)
+    changed = image.copy()
+    changed.paste((255, 255, 255), (24, 0, 48, 24))  # the upper right
+    pictures = encoder.preprocess([image, changed]).to(device_of(encoder))
+    h, w = pictures.grids[-1]  # the last view is of the whole picture
     if min(h, w) < 2:
         raise Skipped(f"a grid of {h}x{w} has no corners")
-    pixels = some_pixels(encoder, 1)
-    changed = pixels.clone()
-    height, width = pixels.shape[-2:]
-    corner = changed[..., : height // 2, width - width // 2 :]
-    corner.copy_(corner.flip(-1, -2) + 2)
-    moved = (encoder(changed) - encoder(pixels)).float().norm(dim=-1)[0]
-    grid = moved[encoder.num_prefix_tokens :].view(h, w)
+    before, after = patches_of(encoder, pictures).float().chunk(2)
+    grid = (after - before).norm(dim=-1)[-h * w :].view(h, w)
     up, down = slice(0, h // 2), slice(h - h // 2, h)
     left, right = slice(0, w // 2), slice(w - w // 2, w)
     quarters = {
@@ -92,15 +113,15 @@ def check_batch(encoder: VisionEncoder, around: Surroundings) -> str:
 
 @torch.no_grad()
 def check_determinism(encoder: VisionEncoder, around: Surroundings) -> str:
-    pixels = some_pixels(encoder)
+    pictures = some_pictures(encoder)
     before = torch.get_rng_state()
-    first, second = encoder(pixels), encoder(pixels)
+    first, second = encoder.tokens(pictures), encoder.tokens(pictures)
     if not torch.equal(first, second) or not torch.equal(before, torch.get_rng_state()):
         raise Broken(
             "the same pixels give other tokens the second time, or a random number is drawn",
             "draw nothing in forward outside of training: nn.Dropout, not F.dropout(x)",
         )
-    if not torch.equal(copy.deepcopy(encoder)(pixels), first):
+    if not torch.equal(copy.deepcopy(encoder).tokens(pictures), first):
         raise Broken(
             "a copy gives other tokens",
             "let copy.deepcopy(encoder) keep weights and modes, with a __deepcopy__ if need be",
@@ -110,11 +131,11 @@ def check_determinism(encoder: VisionEncoder, around: Surroundings) -> str:
 
 @torch.no_grad()
 def check_dtypes(encoder: VisionEncoder, around: Surroundings) -> str:
-    pixels = some_pixels(encoder)
-    exact = copy.deepcopy(encoder).float()(pixels)
+    pictures = some_pictures(encoder)
+    exact = copy.deepcopy(encoder).float().tokens(pictures)
     seen = []
     for dtype, bound in ((torch.float64, 1e-3), (torch.bfloat16, 0.5)):
-        tokens = copy.deepcopy(encoder).to(dtype)(pixels)
+        tokens = copy.deepcopy(encoder).to(dtype).tokens(pictures)
         mean = float((tokens.float() - exact).abs().mean() / exact.std().clamp(min=1e-12))
         if tokens.dtype != dtype or not mean < bound:
             raise Broken(
@@ -129,10 +150,10 @@ def check_dtypes(encoder: VisionEncoder, around: Surroundings) -> str:
 @torch.no_grad()
 def check_devices(encoder: VisionEncoder, around: Surroundings) -> str:
     fix = "make tensors on the pixels' device, and keep them as parameters or buffers"
-    pixels = some_pixels(encoder)
-    expected = encoder(pixels)
+    pictures = some_pictures(encoder)
+    expected = encoder.tokens(pictures)
     try:
-        tokens = copy.deepcopy(encoder).to("meta")(pixels.to("meta"))
+        tokens = copy.deepcopy(encoder).to("meta").tokens(pictures.to("meta"))
     except Exception as error:
         said = " ".join(str(error).split())[:160]
         raise Broken(f"after a move to another device it raises: {said}", fix) from None
@@ -140,9 +161,8 @@ def check_devices(encoder: VisionEncoder, around: Surroundings) -> str:
         raise Broken(f"after a move the tokens are on {tokens.device}", fix)
     others = {"cuda", "cpu"} if torch.cuda.is_available() else {"cpu"}
     for device in sorted(others - {device_of(encoder).type}):
-        off = deviations_off(
-            copy.deepcopy(encoder).to(device)(pixels.to(device)).cpu(), expected.cpu()
-        )
+        moved = copy.deepcopy(encoder).to(device).tokens(pictures.to(device))
+        off = deviations_off(moved.cpu(), expected.cpu())
         if off > 0.05:
             raise Broken(f"on {device} it is {off:.2g} deviations off", fix)
     return f"shapes on meta, values on {' and '.join(sorted(others))}"
@@ -152,21 +172,21 @@ def check_devices(encoder: VisionEncoder, around: Surroundings) -> str:
 def check_projectors(encoder: VisionEncoder, around: Surroundings) -> str:
     if not around.projectors:
         raise Skipped("no projector given")
-    grid = some_grid(encoder)
-    tokens = encoder(some_pixels(encoder))[:, encoder.num_prefix_tokens :].float()
+    pictures = some_pictures(encoder, 1)
+    tokens, grids = patches_of(encoder, pictures).float(), pictures.grids
+    told = " and ".join(sorted({f"{h}x{w}" for h, w in grids}))
     counts = []
     for name, projector in around.projectors.items():
         try:
-            promised = projector.num_tokens(grid)
+            promised = sum(projector.num_tokens(grid) for grid in grids)
         except ValueError:
-            counts.append(f"{name} refuses {grid[0]}x{grid[1]}")
+            counts.append(f"{name} refuses {told}")
             continue
-        found = projector(tokens, grid).shape[1]
+        found = projector(tokens, grids).shape[0]
         if found != promised:
             raise Broken(
-                f"projector {name} promises {promised} tokens of a grid of {grid[0]}x{grid[1]}"
-                f" and gives {found}",
-                f"make num_tokens of {name} count what its forward gives",
+                f"projector {name} promises {promised} tokens of grids of {told} and gives {found}",
+                f"make token_grid of {name} say what its project gives",
             )
         counts.append(f"{name} {found}")
     return ", ".join(counts)
@@ -176,9 +196,10 @@ def check_projectors(encoder: VisionEncoder, around: Surroundings) -> str:
 def check_compile(encoder: VisionEncoder, around: Surroundings) -> str:
     if around.compile_backend is None:
         raise Skipped("no backend asked for")
-    pixels = some_pixels(encoder)
-    traced = torch.compile(copy.deepcopy(encoder), fullgraph=True, backend=around.compile_backend)
-    off = deviations_off(traced(pixels), encoder(pixels))
+    pictures = some_pictures(encoder)
+    tokens = copy.deepcopy(encoder).tokens
+    traced = torch.compile(tokens, fullgraph=True, backend=around.compile_backend)
+    off = deviations_off(traced(pictures), encoder.tokens(pictures))
     if off > 0.01:
         raise Broken(
             f"compiled it is {off:.2g} deviations off",
@@ -189,12 +210,12 @@ def check_compile(encoder: VisionEncoder, around: Surroundings) -> str:
 
 @torch.no_grad()
 def check_throughput(encoder: VisionEncoder, around: Surroundings) -> str:
-    pixels = some_pixels(encoder, around.batch_size)
+    pictures = some_pictures(encoder, around.batch_size)
     device = device_of(encoder)
 
     def once() -> float:
         start = time.perf_counter()
-        encoder(pixels)
+        encoder.tokens(pictures)
         if device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start

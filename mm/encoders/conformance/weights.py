@@ -20,7 +20,7 @@ from mm.encoders.conformance.base import (
     differing_state,
     disturb,
     some_of,
-    some_pixels,
+    some_pictures,
 )
 from mm.registry import make_config
 
@@ -100,8 +100,9 @@ def check_gradients(encoder: VisionEncoder, around: Surroundings) -> str:
     except RuntimeError:  # another layer of some library's network has other tensors
         whole = copy.deepcopy(encoder).float()
     whole.eval()
-    pixels = some_pixels(encoder, 2).requires_grad_()
-    tokens = whole(pixels)
+    pictures = some_pictures(encoder, 2)
+    pixels = pictures.pixel_values.requires_grad_()
+    tokens = whole.tokens(pictures)
     direction = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(5))
     (tokens.float() * direction.to(tokens.device)).sum().backward()
     trained = {n: p for n, p in whole.named_parameters() if p.requires_grad}
@@ -127,7 +128,7 @@ def check_gradients(encoder: VisionEncoder, around: Surroundings) -> str:
 
 def check_freezing(encoder: VisionEncoder, around: Surroundings) -> str:
     frozen = copy.deepcopy(encoder).requires_grad_(False).train()
-    tokens = frozen(some_pixels(encoder))
+    tokens = frozen.tokens(some_pictures(encoder))
     if tokens.requires_grad:
         raise Broken(
             "tokens of a frozen encoder ask for a gradient",
@@ -152,8 +153,8 @@ def check_state(encoder: VisionEncoder, around: Surroundings) -> str:
     except RuntimeError as error:
         said = " ".join(str(error).split())[:200]
         raise Broken(f"its state does not fit a new one: {said}", fix) from None
-    pixels = some_pixels(encoder)
-    if deviations_off(fresh.eval()(pixels), encoder(pixels)) > SAME:
+    pictures = some_pictures(encoder)
+    if deviations_off(fresh.eval().tokens(pictures), encoder.tokens(pictures)) > SAME:
         raise Broken("a new encoder with its state gives other tokens", fix)
     return f"{len(encoder.state_dict())} tensors, same bits"
 
@@ -174,8 +175,8 @@ def check_saved(encoder: VisionEncoder, around: Surroundings) -> str:
             f"{some_of(differing)} comes back otherwise than it was saved",
             "register buffers that forward changes, or do not share one tensor under two names",
         )
-    pixels = some_pixels(encoder)
-    if deviations_off(loaded(pixels), encoder(pixels)) > SAME:
+    pictures = some_pictures(encoder)
+    if deviations_off(loaded.tokens(pictures), encoder.tokens(pictures)) > SAME:
         raise Broken(
             "the loaded encoder gives other tokens",
             'make buffers that are not stored with device="cpu" in __init__, for checkpoints are'

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from mm.encoders import Pictures
 from mm.vlm import VisionLanguageModel
 
 
@@ -23,7 +24,7 @@ class PictureCosts:
 
     size: tuple[int, int]  # height and width
     pixels: tuple[int, ...]  # shape of what the encoder reads
-    grid: tuple[int, int]
+    views: tuple[tuple[int, int], ...]  # the patch grid of each
     encoder_width: int
     encoder_layers: int | None  # where the encoder's config tells
     num_tokens: int
@@ -31,6 +32,11 @@ class PictureCosts:
     projector_flops: int
     encoder_bytes: int
     projector_bytes: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The patch grid of a view: of the last, where they differ."""
+        return self.views[-1]
 
 
 class skipping_initialisation(TorchFunctionMode):
@@ -58,25 +64,27 @@ def trace_pictures(model: VisionLanguageModel, size: tuple[int, int]) -> Picture
     """Count what a picture of `size` (height, width) costs in `model`, made on the meta device."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    grid = model.encoder.grid(*size)
+    views = model.encoder.views(*size)
     num_tokens = model.num_image_tokens(*size)  # raises where the parts do not fit
-    blank = model.encoder.preprocess([torch.zeros(3, *size, dtype=torch.uint8)])
+    seen_once = model.encoder.preprocess([torch.zeros(3, *size, dtype=torch.uint8)])
     encoder, projector = copy.deepcopy(model.encoder), copy.deepcopy(model.projector)
     with FakeTensorMode(allow_non_fake_inputs=True):
         # As if on the CPU, which has a fused attention kernel; the meta device has none.
         encoder, projector = encoder.to_empty(device="cpu"), projector.to_empty(device="cpu")
-        pixels = torch.empty(blank.shape)
         counts = []
         for number in (1, 2):
-            tokens, *seen = _trace(encoder, pixels.repeat(number, 1, 1, 1))
-            _, *projected = _trace(projector, tokens.detach().requires_grad_(), grid)
+            pictures = Pictures.cat([seen_once] * number)
+            pictures = replace(pictures, pixel_values=torch.empty(pictures.pixel_values.shape))
+            tokens, *seen = _trace(encoder.tokens, pictures)
+            tokens = tokens.detach().requires_grad_()
+            _, *projected = _trace(projector, tokens, pictures.grids)
             counts.append((*seen, *projected))
     # The second picture's share is free of what is kept once, as autocast's copies of the weights.
     flops, kept, projector_flops, projector_kept = (b - a for a, b in zip(*counts, strict=True))
     return PictureCosts(
         size=size,
-        pixels=tuple(pixels.shape[1:]),
-        grid=grid,
+        pixels=tuple(pictures.pixel_values.shape[1:]),
+        views=views,
         encoder_width=model.encoder.hidden_size,
         encoder_layers=getattr(model.encoder.config, "num_hidden_layers", None),
         num_tokens=num_tokens,
@@ -87,8 +95,8 @@ def trace_pictures(model: VisionLanguageModel, size: tuple[int, int]) -> Picture
     )
 
 
-def _trace(module: nn.Module, *inputs: Any) -> tuple[Tensor, int, int]:
-    """Run a module; return its output, its FLOPs and the bytes it keeps for the backward pass."""
+def _trace(run: Callable[..., Tensor], *inputs: Any) -> tuple[Tensor, int, int]:
+    """Run a part; return its output, its FLOPs and the bytes it keeps for the backward pass."""
     from torch.utils.flop_counter import FlopCounterMode
 
     kept: dict[int, tuple[int, Tensor]] = {}
@@ -105,7 +113,7 @@ def _trace(module: nn.Module, *inputs: Any) -> tuple[Tensor, int, int]:
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16),
     ):
-        output: Tensor = module(*inputs)
+        output = run(*inputs)
     return output, counter.get_total_flops(), sum(size for size, _ in kept.values())
 
 
