@@ -88,8 +88,7 @@ def policy_of(ledger: Mapping[str, Any]) -> Policy:
 def write(ledger: Mapping[str, Any], directory: Path) -> None:
     """Write the ledger file; the directory is renamed into place afterwards by its writer."""
     with open(directory / NAME, "w", encoding="utf-8") as file:
-        json.dump(ledger, file, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        file.write("\n")
+        file.write(_words(ledger))
         file.flush()
         os.fsync(file.fileno())
 
@@ -147,7 +146,14 @@ def read(directory: str | os.PathLike[str]) -> dict[str, Any]:
         raise LedgerError(f"{place / NAME} names another policy than it used: {fix(place)}")
     if not audited or not complete:
         raise LedgerError(f"{place} was not audited to the end: {fix(place)}")
+    if raw != _words(ledger):  # a byte that means nothing to JSON
+        raise LedgerError(f"{place / NAME} was edited after scrubbing: {fix(place)}")
     return ledger
+
+
+def _words(ledger: Mapping[str, Any]) -> str:
+    words = json.dumps(ledger, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return words + "\n"
 
 
 def verify_shards(directory: str | os.PathLike[str], ledger: Mapping[str, Any]) -> None:

@@ -154,7 +154,7 @@ def test_sets_of_version_1_can_forget_too(shards: Path) -> None:
         del ledger[key]
     del ledger["counts"]["visible"]
     ledger["self_hash"] = digest({k: v for k, v in ledger.items() if k != "self_hash"})
-    (shards / ledgers.NAME).write_text(json.dumps(ledger))
+    ledgers.write(ledger, shards)
     assert len(ShardReader(shards)) == 9
     assert forget(ShardReader(shards)[3].source_id, shards).samples == 1
     assert ShardReader(shards).ledger["version"] == 2 and len(ShardReader(shards)) == 8

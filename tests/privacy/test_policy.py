@@ -3,18 +3,30 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from mm.privacy.door import Limits, open_image
 from mm.privacy.errors import ScrubError
 from mm.privacy.metadata import check_pixels_only
 from mm.privacy.policy import Policy, from_dict, load_policy
+from mm.privacy.text import KINDS
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "privacy"
 
 
 def test_standard_file_equals_the_code() -> None:
     assert load_policy(CONF / "standard.yaml") == Policy()
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_is_named_after_itself(path: Path) -> None:
+    assert OmegaConf.load(path)["name"] == path.stem
+
+
+def test_standard_and_metadata_only_name_every_kind() -> None:
+    for name, action in {"standard": "mask", "metadata_only": "keep"}.items():
+        assert dict(OmegaConf.load(CONF / f"{name}.yaml")["text"]) == dict.fromkeys(KINDS, action)
 
 
 def test_hash_names_the_content() -> None:
