@@ -434,19 +434,40 @@ class Model:
 
     @torch.no_grad()
     def logits(
-        self, input_ids: Tensor, pixel_values: Tensor | None = None, **inputs: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        **inputs: Tensor,
     ) -> Tensor:
-        """Next-token logits `[B, T, V]`, float32, of tokens `[B, T]` and their pictures.
+        """Next-token logits `[B, T, V]`, float32, of what the published processor makes.
 
         Args:
-            input_ids: with as many placeholders as the pictures have tokens.
-            pixel_values: as the model's published processor makes them, with what else it makes
-                of pictures, such as `image_grid_thw`, in `inputs`.
+            input_ids: `[B, T]`, with as many placeholders as the pictures have tokens.
+            attention_mask: `[B, T]`, 0 at padding, whose logits mean nothing.
+            pixel_values: of the pictures, with what else it makes of them, such as
+                `image_grid_thw`, in `inputs`; `mm_token_type_ids` are read off the ids instead.
         """
-        pictures = None
+        inputs = {name: value for name, value in inputs.items() if "token_type_ids" not in name}
+        features = None
         if pixel_values is not None:
-            pictures = self.vlm.encoder.from_processor(pixel_values, **inputs).to(self.device)
-        hidden = self.vlm.hidden(input_ids.to(self.device), pictures)
+            pictures = self.vlm.encoder.from_processor(pixel_values, **inputs)
+            features = self.vlm.image_features(pictures.to(self.device))
+        ids = input_ids.to(self.device)
+        positions = mask = None
+        if attention_mask is not None and not attention_mask.all():
+            real = attention_mask.bool().to(self.device)
+            positions = (real.cumsum(1) - 1).clamp(min=0)
+            if self.vlm.decoder.config.mrope_section:
+                rows = [row[own].tolist() for row, own in zip(ids, real, strict=True)]
+                positions = positions.expand(3, -1, -1).clone()
+                for row, placed in enumerate(self.vlm.place(rows, features)[0]):
+                    positions[:, row, real[row]] = placed.to(self.device)
+            causal = torch.ones(2 * ids.shape[1:], dtype=torch.bool, device=self.device).tril()
+            mask = causal & real[:, None, None]
+        hidden = self.vlm.hidden(
+            ids, image_features=features, position_ids=positions, attention_mask=mask
+        )
         return self.vlm.logits(hidden).float()
 
     def _generation(self, options: Options) -> GenerationConfig:

@@ -199,7 +199,7 @@ def start(
             if engine == "compiled":
                 kept.decoder.load(batch.cache, batch.next_position, batch.valid)
             else:
-                kept.decoder.load(batch.cache)
+                kept.decoder.load(batch.cache, int(batch.next_position))
             return logits, kept.decoder.step, engine
         if not kept.told:
             kept.told = True

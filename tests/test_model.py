@@ -122,7 +122,7 @@ def test_confidence_is_the_probability_of_the_whole_answer(model: Model) -> None
     )
     ids = torch.tensor([request.input_ids + row.ids])
     assert request.pictures is not None
-    logits = model.logits(ids, request.pictures.pixel_values)
+    logits = model.logits(ids, pixel_values=request.pictures.pixel_values)
     assert logits.dtype == torch.float32 and logits.shape[:2] == ids.shape
     start = len(request.input_ids)
     valid = logits[0, start - 1 : -1, : model.tokenizer.vocab_size].log_softmax(-1)
@@ -367,3 +367,27 @@ def test_stop_strings_need_no_beams_and_cut_the_answer(model: Model) -> None:
     assert cut == whole[: whole.index(stop)].strip()
     parts = model.ask(drawing(), "what?", stream=True, max_new_tokens=10, stop_strings=[stop])
     assert "".join(parts).strip() == cut
+
+
+def test_logits_of_padded_rows_are_those_of_each_alone(model: Model) -> None:
+    first, second = model.prepare(drawing(), "what is this?"), model.prepare(drawing(), "a")
+    longest, shorter = first.input_ids, second.input_ids
+    assert first.pictures is not None and second.pictures is not None
+    missing = len(longest) - len(shorter)
+    pixel_values = torch.cat([first.pictures.pixel_values, second.pictures.pixel_values])
+    for left in (True, False):
+        padding, real = [0] * missing, [1] * len(shorter)
+        row = padding + shorter if left else shorter + padding
+        mask = padding + real if left else real + padding
+        found = model.logits(
+            torch.tensor([longest, row]),
+            torch.tensor([[1] * len(longest), mask]),
+            pixel_values,
+            mm_token_type_ids=torch.zeros(2, len(longest)),
+        )
+        for index, request in enumerate((first, second)):
+            assert request.pictures is not None
+            ids = torch.tensor([request.input_ids])
+            alone = model.logits(ids, pixel_values=request.pictures.pixel_values)
+            kept = found[index] if index == 0 else found[1, torch.tensor(mask).bool()]
+            torch.testing.assert_close(kept, alone[0], atol=2e-5, rtol=1e-4)

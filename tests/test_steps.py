@@ -153,7 +153,7 @@ def test_the_fused_kernels_take_over_a_prefilled_prompt(monkeypatch: pytest.Monk
         def __init__(self, decoder: Qwen3ForCausalLM, max_length: int) -> None:
             self.decoder, self.max_length = decoder, max_length
 
-        def load(self, cache: KVCache) -> None:
+        def load(self, cache: KVCache, next_position: int) -> None:
             assert cache.length == len(PROMPTS[0]) and self.max_length >= cache.length + 12
             config = self.decoder.config
             self.cache = KVCache(config, 1, self.max_length, "cpu", torch.float32)

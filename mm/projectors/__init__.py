@@ -26,7 +26,11 @@ class Projector(nn.Module, ABC):
     """What every projector does. `config` is the projector's own frozen dataclass."""
 
     config: Any  # Any: each kind's dataclass has its own fields
-    num_residuals: int = 0  # K: what deeper layers of the decoder get besides (DeepStack)
+
+    @property
+    def num_residuals(self) -> int:
+        """How many deeper layers K of the decoder get features of their own (DeepStack)."""
+        return 0
 
     @abstractmethod
     def token_grid(self, grid: Grid) -> Grid:
