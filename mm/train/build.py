@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mm import encoders
 from mm.checkpoints import native
 from mm.data.scenes.artwork import load_artwork
 from mm.data.scenes.language import CAPTION_PROMPTS, DECLINE
@@ -17,7 +18,6 @@ from mm.data.scenes.layout import SceneConfig
 from mm.data.scenes.stream import StreamConfig
 from mm.data.scenes.style import StyleConfig
 from mm.data.shard_stream import ShardStreamConfig
-from mm.encoders import VisionEncoder
 from mm.errors import ConfigError
 from mm.model import pick_device
 from mm.registry import make_config, unknown_name_message
@@ -64,8 +64,23 @@ def init_from(model: VisionLanguageModel, directory: str) -> None:
     model.load_state_dict(loaded.state_dict())
 
 
-def picture_size(encoder: VisionEncoder) -> int:
-    """Side of the square that pictures become; some encoders have positions for a larger one."""
+def picture_size(model: VisionLanguageModel) -> int:
+    """Side of the square that pictures become; some encoders have positions for a larger one.
+
+    Raises:
+        ConfigError: pictures do not all become one square, or their tokens have places, which
+            packed rows do not give them yet.
+    """
+    encoder = model.encoder
+    if not encoder.views(64, 64) == encoder.views(64, 128) == encoder.views(640, 480):
+        raise ConfigError(
+            f"encoder {encoders.name_of(type(encoder))!r} sees pictures of other shapes in other"
+            " views; training takes encoders of one square: use one, or set max_tiles to 1"
+        )
+    if model.decoder.config.mrope_section:
+        raise ConfigError(
+            "the decoder has an mrope_section, and packed rows have plain positions: leave it out"
+        )
     return int(getattr(encoder, "picture_size", None) or encoder.config.image_size)
 
 
@@ -78,7 +93,7 @@ def build_feed(
 ) -> Feed:
     """The feed that `data` names."""
     data = config["data"]
-    side = picture_size(model.encoder)
+    side = picture_size(model)
     num_image_tokens = model.num_image_tokens(side, side)
     if data["kind"] == "scenes":
         artwork = load_artwork(data["artwork"], splits=tuple(data["splits"]))
@@ -173,7 +188,7 @@ def save_model(
 
 def plan(model: VisionLanguageModel, recipe: RecipeConfig) -> str:
     """What would be trained: parameters per part, tokens per picture, steps."""
-    side = picture_size(model.encoder)
+    side = picture_size(model)
     lines = [
         f"{part:<10} {sum(p.numel() for p in getattr(model, part).parameters()):>12,} parameters"
         for part in PARTS

@@ -10,6 +10,7 @@ from mm import encoders, vlm
 from mm.data.shards import ShardReader, write_shards
 from mm.data.sources.folder import Source
 from mm.encoders.conformance import picture, tiny_values
+from mm.errors import ConfigError
 from mm.privacy.door import open_image
 from mm.privacy.policy import Policy
 from mm.text.tokenizer import train_tokenizer
@@ -58,9 +59,29 @@ def test_pictures_of_shards_are_prepared_as_files_are(tmp_path: Path, name: str)
     feed = build_feed(config, model, tokenizer, torch.device("cpu"), recipe)
     batch = next(iter(feed.dataset))
     stored, _ = feed.pixels(batch, torch.Generator())
-    found = model.encoder.preprocess(stored)
+    found = model.encoder.preprocess(stored).pixel_values
     files = [open_image(sample.images[0]) for sample in ShardReader(tmp_path / "shards")]
-    expected = model.encoder.preprocess(files)
+    expected = model.encoder.preprocess(files).pixel_values
     assert found.shape == expected.shape == (len(SIZES), 3, 32, 32)
     for one in expected:
         assert sum(torch.equal(one, other) for other in found) == 1
+
+
+def test_parts_that_packed_rows_cannot_hold_yet_are_refused(monkeypatch) -> None:
+    decoder = {**DECODER, "vocab_size": 9}
+    fields = tiny_values(encoders.config_type(encoders.get("siglip")))
+    config = {
+        "encoder": {"name": "siglip", "config": fields},
+        "projector": {"name": "linear", "config": {"input_size": 32, "output_size": 32}},
+        "decoder": {"name": "qwen3", "config": {**decoder, "mrope_section": [4, 2, 2]}},
+    }
+    with torch.device("meta"):
+        placing = vlm.build({**config, "image_token_id": 1})
+        config["decoder"] = {"name": "qwen3", "config": decoder}
+        tiling = vlm.build({**config, "image_token_id": 1})
+    with pytest.raises(ConfigError, match="decoder has an mrope_section.*plain positions"):
+        plan(placing, RecipeConfig())
+    assert "a picture takes 16 tokens" in plan(tiling, RecipeConfig())
+    monkeypatch.setattr(type(tiling.encoder), "views", lambda self, h, w: ((4, w // 8),))
+    with pytest.raises(ConfigError, match="'siglip' sees pictures of other shapes in other views"):
+        plan(tiling, RecipeConfig())
