@@ -139,6 +139,12 @@ def named_config(overrides: Sequence[str], conf: Path) -> Qwen3Config:
     return config
 
 
+def run(words: Sequence[str], conf: Path, **options: Any) -> dict[str, Any]:
+    """Measure with a command line's words, `decoder=NAME ...`, and fields of `DecodeSettings`."""
+    config = named_config(words, conf)
+    return bench_decode(config, DecodeSettings(**options), say_on_stderr)
+
+
 def random_decoder(config: Qwen3Config, device: str, dtype: str, seed: int) -> Qwen3ForCausalLM:
     """A decoder with random weights, made where it will run."""
     kept = torch.get_default_dtype()

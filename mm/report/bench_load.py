@@ -141,10 +141,10 @@ def measure(reader: str, directory: str, dtype: str) -> dict[str, Any]:
     }
 
 
-def run(arguments: list[str], repeats: int, dtype: str) -> dict[str, Any]:
+def run(words: list[str], conf: Path, **options: Any) -> dict[str, Any]:
     """Measure with a command line's words: a folder, or none."""
-    given = {"dtype": dtype or None, "runs": repeats or None}
-    return bench_load(argparse.Namespace(directory=arguments[0] if arguments else None, **given))
+    given = {"dtype": options.get("dtype"), "runs": options.get("repeats")}
+    return bench_load(argparse.Namespace(directory=words[0] if words else None, **given))
 
 
 def table(result: dict[str, Any]) -> str:

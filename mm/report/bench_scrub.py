@@ -278,9 +278,9 @@ def _throughput(files: list[Path], workers: int, seconds: float) -> float:
     return count / spent
 
 
-def run(arguments: list[str], repeats: int, dtype: str) -> dict[str, Any]:
+def run(words: list[str], conf: Path, **options: Any) -> dict[str, Any]:
     """Measure with a command line's words: a folder of JPEGs, or none."""
-    return bench_scrub(Path(arguments[0]) if arguments else None, rounds=repeats or 3)
+    return bench_scrub(Path(words[0]) if words else None, rounds=options.get("repeats", 3))
 
 
 def table(result: dict[str, Any]) -> str:

@@ -37,8 +37,10 @@ _SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def make_encoder(name: str, fields: Sequence[str], conf: Path, tiny: bool) -> VisionEncoder:
-    """Build an encoder, with weights that hide no mistake.
+def named_encoder(
+    name: str, fields: Sequence[str], conf: Path, tiny: bool = False
+) -> VisionEncoder:
+    """Build an encoder, with whatever weights its modules start with.
 
     Args:
         name: a file of conf/encoder without `.yaml`, or a registered name for its defaults.
@@ -65,11 +67,16 @@ def make_encoder(name: str, fields: Sequence[str], conf: Path, tiny: bool) -> Vi
             if not equals:
                 raise ConfigError(f"{word!r} is no FIELD=VALUE, such as image_size=64")
             config[field] = yaml.safe_load(value)
-        encoder = encoders.build(values["name"], config)
+        return encoders.build(values["name"], config)
     except ValueError as error:
         files = ", ".join(sorted(file.stem for file in (conf / "encoder").glob("*.yaml")))
         hint = f"; files of conf/encoder: {files}" if "unknown encoder" in str(error) else ""
         raise ConfigError(f"{error}{hint}") from None
+
+
+def make_encoder(name: str, fields: Sequence[str], conf: Path, tiny: bool) -> VisionEncoder:
+    """Build an encoder as `named_encoder` does, with weights that hide no mistake."""
+    encoder = named_encoder(name, fields, conf, tiny)
     encoder.init_weights(torch.Generator().manual_seed(0))
     conformance.disturb(encoder)
     return encoder.eval()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from mm.encoders import Pictures
 from mm.vlm import VisionLanguageModel
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,6 @@ def trace_pictures(model: VisionLanguageModel, size: tuple[int, int]) -> Picture
 
 def _trace(run: Callable[..., Tensor], *inputs: Any) -> tuple[Tensor, int, int]:
     """Run a part; return its output, its FLOPs and the bytes it keeps for the backward pass."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     kept: dict[int, tuple[int, Tensor]] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -106,15 +107,21 @@ def _trace(run: Callable[..., Tensor], *inputs: Any) -> tuple[Tensor, int, int]:
         kept[storage._cdata] = (storage.nbytes(), tensor)  # the tensor, to keep the number taken
         return tensor
 
-    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    counter = FlopCounterMode(display=False, custom_mapping={fused: _attention_flops})
     with (
-        counter,
+        flop_counter() as counter,
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16),
     ):
         output = run(*inputs)
     return output, counter.get_total_flops(), sum(size for size, _ in kept.values())
+
+
+def flop_counter() -> FlopCounterMode:
+    """Count FLOPs of what runs within, the CPU's fused attention too."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={fused: _attention_flops})
 
 
 def _attention_flops(
