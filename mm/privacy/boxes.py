@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2"}
 _AVIF_BRANDS = {b"avif", b"avis"}
+_ALPHA_PLANES = (b":auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
 JP2_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 CODESTREAM = b"\xff\x4f\xff\x51"
 
@@ -63,6 +64,8 @@ class Items:
         properties: types of all properties.
         where: item id -> (construction method, extents as (offset, length)).
         idat: offsets of the `idat` box.
+        colours: (primaries, transfer) of the first `nclx` property.
+        alphas: how many auxiliary pictures are alpha planes.
     """
 
     kinds: dict[int, bytes] = field(default_factory=dict)
@@ -72,6 +75,8 @@ class Items:
     properties: Counter[bytes] = field(default_factory=Counter)
     where: dict[int, tuple[int, list[tuple[int, int]]]] = field(default_factory=dict)
     idat: tuple[int, int] | None = None
+    colours: tuple[int, int] | None = None
+    alphas: int = 0
 
     def pictures(self) -> int:
         """Count pictures that are none of another's tiles, thumbnails or planes."""
@@ -112,6 +117,11 @@ def _read_meta(data: bytes, kind: bytes, start: int, end: int, items: Items) -> 
                     if name == b"ispe":
                         words = _Reader(data, x + 4, y)
                         items.sizes.append((words.number(4), words.number(4)))
+                    elif name == b"colr" and data[x : x + 4] == b"nclx" and not items.colours:
+                        words = _Reader(data, x + 4, y)
+                        items.colours = words.number(2), words.number(2)
+                    elif name == b"auxC":
+                        items.alphas += any(kind in data[x:y] for kind in _ALPHA_PLANES)
         return
     version = body.number(4) >> 24
     if kind == b"pitm":

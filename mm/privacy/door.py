@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from PIL import Image, ImageFile
 
-from mm.privacy import boxes, colour
+from mm.privacy import boxes, colour, containers
 from mm.privacy import encode as encoders
 from mm.privacy.encode import encode_jpeg, encode_png, encode_webp, pixels_only
 from mm.privacy.errors import DoorError
@@ -39,6 +39,7 @@ from mm.privacy.limits import (
     several,
     truncated,
 )
+from mm.privacy.profile import declared_profile
 
 if TYPE_CHECKING:
     from mm.privacy.encode import Pixels
@@ -248,6 +249,7 @@ def _decode(data: bytes, kind: str, wish: _Wish, deadline: float) -> tuple["Pixe
     """Return sRGB pixels as they are stored, and the EXIF orientation that makes them upright."""
     if kind == "heif":
         image = _open_heif(data, wish)
+        image.info.setdefault("icc_profile", _declared(data, kind))
         return colour.to_srgb(image, wish.background, wish.audit), 1  # libheif has turned it
     module, name = _PLUGINS[kind]
     plugin: type[ImageFile.ImageFile] = getattr(importlib.import_module(module), name)
@@ -255,6 +257,8 @@ def _decode(data: bytes, kind: str, wish: _Wish, deadline: float) -> tuple["Pixe
     check_pixels(image.size, wish.limits)
     if wish.pages == "refuse" and getattr(image, "n_frames", 1) > 1:
         raise several()
+    if kind == "png" or not image.info.get("icc_profile"):  # PNG: numbers go before a profile
+        image.info["icc_profile"] = _declared(data, kind) or image.info.get("icc_profile")
     profile = image.info.get("icc_profile")
     if kind == "jpeg" and (image.mode == "RGB" or (image.mode == "L" and not profile)):
         orientation = _orientation(image, wish)
@@ -325,6 +329,20 @@ def _open_heif(data: bytes, wish: _Wish) -> Image.Image:
     check_pixels(chosen.size, wish.limits)
     image: Image.Image = chosen.to_pillow()
     return image
+
+
+def _declared(data: bytes, kind: str) -> bytes | None:
+    """Return a profile of the colours that a file names by numbers."""
+    if kind in ("heif", "avif"):
+        colours = boxes.heif_items(data).colours
+        return declared_profile(*colours) if colours else None
+    if kind == "png":
+        for chunk, start, end in containers.png_chunks(data):
+            if chunk == b"cICP" and end - start == 4:
+                return declared_profile(data[start], data[start + 1])
+            if chunk == b"IDAT":
+                break
+    return None
 
 
 def _resolutions(data: bytes) -> int:

@@ -29,8 +29,11 @@ def encode(image: "Pixels", encoding: str, quality: int) -> bytes:
     raise ValueError(f"encoding is {encoding!r}; known: {', '.join(ENCODINGS)}")
 
 
-def encode_png(image: "Pixels", *, compress_level: int = 6) -> bytes:
-    """Encode pixels as PNG: IHDR, IDAT, IEND and nothing else."""
+def encode_png(image: "Pixels", *, compress_level: int = 2) -> bytes:
+    """Encode pixels as PNG: IHDR, IDAT, IEND and nothing else.
+
+    Level 6 takes photographs three times as long for the same size, and saves a fifth on drawings.
+    """
     return _save(image, "PNG", compress_level=compress_level)
 
 

@@ -227,7 +227,8 @@ def _count_heif(data: bytes, found: Counter[str]) -> None:
             found["vendor"] += 1
     found["thumbnail"] += sum(len(targets) for _, targets in items.refers.get(b"thmb", []))
     found["extra_frame"] += max(items.pictures() - 1, 0)
-    found["extra_frame"] += len(items.refers.get(b"auxl", []))  # depth and gain maps, alpha
+    planes = len(items.refers.get(b"auxl", []))  # depth and gain maps, alpha
+    found["extra_frame"] += max(planes - items.alphas, 0)
     coded = [
         extent for method, extents in items.where.values() if method == 0 for extent in extents
     ]

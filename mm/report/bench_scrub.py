@@ -24,6 +24,7 @@ from typing import Any
 
 from mm.privacy import door
 from mm.privacy.metadata import check_pixels_only, count_metadata
+from mm.privacy.profile import matrix_profile
 
 _SECRET = b"Pl4nted-s3cret-owner"
 _QUALITY = 90
@@ -122,25 +123,9 @@ def make_pictures(directory: Path, number: int, size: tuple[int, int], profile: 
 
 
 def wide_profile() -> bytes:
-    """Make a matrix profile with the primaries and curve of Adobe RGB (1998), to convert from."""
-    primaries = [(39961, 20389, 1276), (13453, 41004, 3989), (9777, 4143, 48797)]
-    tags = {
-        name + b"XYZ": b"XYZ \0\0\0\0" + struct.pack(">3i", *values)
-        for name, values in zip((b"r", b"g", b"b"), primaries, strict=True)
-    }
-    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), b"curv\0\0\0\0\0\0\0\1\2\x33\0\0")
-    tags |= {b"wtpt": b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)}
-    tags |= {b"desc": b"desc\0\0\0\0\0\0\0\2a\0".ljust(92, b"\0")}
-    tags |= {b"cprt": b"text\0\0\0\0none".ljust(16, b"\0")}
-    table, body, start = b"", b"", 132 + 12 * len(tags)
-    for name, data in tags.items():
-        table += name + struct.pack(">II", start + len(body), len(data))
-        body += data
-    head = struct.pack(">I4sI12s", start + len(body), b"", 0x02400000, b"mntrRGB XYZ ")
-    head += struct.pack(
-        ">6H4s28s3i48s", 2020, 1, 1, 0, 0, 0, b"acsp", b"", 63190, 65536, 54061, b""
-    )
-    return head + struct.pack(">I", len(tags)) + table + body
+    """Make a profile with the primaries and curve of Adobe RGB (1998), to convert from."""
+    red, green = (0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087)
+    return matrix_profile((red, green, (0.14919, 0.06322, 0.74457)), 2.19921875)
 
 
 def bench_scrub(

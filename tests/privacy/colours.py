@@ -135,6 +135,17 @@ def cases() -> dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]]:
         plain, tags = encode(image), encode(image, icc_profile=display_p3())
         return _door(tags), by_littlecms(open_image(plain), display_p3())
 
+    def numbered(kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Display P3 declared by numbers alone."""
+        if kind == "PNG":
+            data = saved(photo(), "PNG")
+            data = data[:33] + plant.chunk(b"cICP", bytes([12, 13, 0, 1])) + data[33:]
+            return _door(data), by_littlecms(photo(), display_p3())
+        plain = saved(photo(), "AVIF", quality=90, speed=10)
+        at = plain.index(b"nclx")
+        data = plain[: at + 4] + b"\0\x0c\0\x0d" + plain[at + 8 :]
+        return _door(data), by_littlecms(Image.open(io.BytesIO(plain)), display_p3())
+
     def scaled() -> tuple[np.ndarray, np.ndarray]:
         data = saved(photo(1440, 960), "JPEG", quality=95, icc_profile=adobe_rgb())
         decoded = Image.open(io.BytesIO(data)).convert("RGB")
@@ -151,6 +162,8 @@ def cases() -> dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]]:
         "Display P3, WebP": lambda: tagged("WEBP", display_p3(), lossless=True),
         "Display P3, AVIF": lambda: tagged("AVIF", display_p3(), quality=90, speed=10),
         "Display P3, HEIC": heic,
+        "Display P3 by numbers, PNG": lambda: numbered("PNG"),
+        "Display P3 by numbers, AVIF": lambda: numbered("AVIF"),
         "sRGB tagged, JPEG": lambda: tagged("JPEG", srgb(), quality=92),
         "CMYK with profile, JPEG": lambda: cmyk("JPEG"),
         "CMYK with profile, TIFF": lambda: cmyk("TIFF"),

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from mm.privacy import colour
+from mm.privacy.door import open_image
+from mm.privacy.errors import DoorError
 from tests.privacy import colours
 from tests.privacy import planted as plant
 
@@ -42,3 +44,20 @@ def test_table_and_littlecms_agree_where_the_table_has_its_points() -> None:
     found = colour._look_up(even.tobytes("raw", "RGBX"), profile).view(np.uint8)
     got = found.reshape(image.height, image.width, 4)[..., :3]
     assert np.abs(got - colours.by_littlecms(even, profile)).max() <= 1
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_high_dynamic_range_is_refused_by_name(transfer: int, name: str) -> None:
+    data = colours.saved(plant.picture(), "PNG")
+    data = data[:33] + plant.chunk(b"cICP", bytes([9, transfer, 0, 1])) + data[33:]
+    with pytest.raises(DoorError, match=rf"high dynamic range \({name}\)") as caught:
+        open_image(data)
+    assert caught.value.reason == "unsupported"
+
+
+def test_declared_srgb_changes_nothing() -> None:
+    data = colours.saved(plant.picture(), "PNG")
+    for primaries, transfer in ((1, 13), (1, 1), (2, 2)):
+        body = bytes([primaries, transfer, 0, 1])
+        tagged = data[:33] + plant.chunk(b"cICP", body) + data[33:]
+        assert open_image(tagged).tobytes() == plant.picture().tobytes()
