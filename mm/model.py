@@ -25,6 +25,7 @@ from mm.privacy.door import open_image
 from mm.sampling import Decode
 from mm.text.answer import ParsedAnswer, parse_answer, parse_ids
 from mm.text.chat import IMAGE_MARKER, MessageLike, Tool, ToolCall, encode_chat, stop_token_ids
+from mm.text.frame import PictureFrame
 from mm.text.template import Revision, check_mode
 from mm.text.tokenizer import Tokenizer
 from mm.vlm import Pictures, VisionLanguageModel
@@ -101,7 +102,8 @@ class Model:
         vlm: the model, on its device.
         tokenizer: its tokenizer.
         config: the checkpoint's `config.json` (plain data). Read here are `chat` (`revision` and
-            `thinking`, see `mm.text.template`), `generation`, `task_prompts` and `decline`.
+            `thinking`, see `mm.text.template`; `image_start`, `image_token` and `image_end`, see
+            `mm.text.frame`), `generation`, `task_prompts` and `decline`.
     """
 
     def __init__(
@@ -212,6 +214,7 @@ class Model:
             revision=revision,
             thinking=mode,
             add_generation_prompt=True,
+            frame=PictureFrame.of(settings),
         ).input_ids
         check_length(self.vlm, ids)
         pictures = self.vlm.encoder.preprocess(opened) if opened else None

@@ -51,8 +51,8 @@ NAMES = NameRules(
 )
 _KNOWN = (
     NAMES,
-    NameRules((("vision_model.", "encoder."), *_MLP1, ("language_model.", "decoder.")), _IGNORED),
-    # As transformers 5 writes Qianfan-OCR, where the tower's rule catches the decoder's layers.
+    # As transformers 5 writes Qianfan-OCR: the tower's rule catches the decoder's layers. It comes
+    # before the original format's, which such names follow too.
     NameRules(
         (
             ("vision_model.", "encoder."),
@@ -62,6 +62,7 @@ _KNOWN = (
         ),
         _IGNORED,
     ),
+    NameRules((("vision_model.", "encoder."), *_MLP1, ("language_model.", "decoder.")), _IGNORED),
     # As transformers 5 has it in memory.
     NameRules(
         (

@@ -21,6 +21,7 @@ from mm import encoders, projectors
 from mm.checkpoints import internvl, vision
 from mm.checkpoints.fill import Layout, nested, whole
 from mm.checkpoints.qwen3_config import published_config
+from mm.encoders.square import SquareEncoder
 from mm.errors import CheckpointError
 from mm.text.frame import PictureFrame
 from mm.vlm import VisionLanguageModel
@@ -107,7 +108,7 @@ def _internvl(
     _fit("projector's layer_norm", projector.layer_norm, (True,))
     _fit("projector's layer_norm_eps", projector.layer_norm_eps, (1e-5,))
     _fit("projector's shuffle", projector.shuffle, (1, 2, 4, 8))
-    side = model.encoder.picture_size
+    side = _side(model)
     (grid,) = set(model.encoder.views(side, side))
     num_tokens = model.projector.num_tokens(grid)
     size = {"height": side, "width": side}
@@ -157,7 +158,7 @@ def _llava(
     _fit("projector", projectors.name_of(type(model.projector)), ("mlp",))
     _fit("projector's layer_norm", projector.layer_norm, (False,))
     _fit("projector's shuffle", projector.shuffle, (1,))
-    side = model.encoder.picture_size
+    side = _side(model)
     edge = getattr(encoder, "shortest_edge", None)
     size = {"height": side, "width": side}
     if edge is None:
@@ -185,6 +186,11 @@ def _llava(
     }
     image = frame.start + frame.token + frame.end
     return Whole(config, _layout(model, decoder), processor, pictures, {}, image)
+
+
+def _side(model: VisionLanguageModel) -> int:
+    assert isinstance(model.encoder, SquareEncoder)  # for the type checker: `_TOWERS` are
+    return model.encoder.picture_size
 
 
 def _whole(

@@ -3,7 +3,8 @@
 Ref: "InternVL" (arXiv 2312.14238); names follow the published `OpenGVLab/InternViT-*` checkpoints,
 where query, key and value are one matrix; what transformers' `InternVLVisionModel` saves is read
 too. The 6B size has root-mean-square norms, also of queries and keys over the full width. Pictures
-are squashed, as InternVL's tiles are, or cut, as the towers' own files say.
+are squashed to one square, or to several tiles as InternVL does it (`mm.encoders.tiles`), or their
+middle is cut out, as the towers' own files say.
 
 B pictures, N patches, D width, P patch size.
 """
@@ -27,8 +28,8 @@ from mm.encoders.blocks import (
     resize_positions,
     split_heads,
 )
-from mm.encoders.square import SquareEncoder, check_sizes
-from mm.encoders.tiles import check_tiles
+from mm.encoders.square import check_sizes
+from mm.encoders.tiles import TiledEncoder, check_tiles
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Config:
     `image_size` is that of the position embeddings, `picture_size` that of the pictures given, if
     another. `feature_layer` counts from the end as -1 for the last block, or from the start as 0
     for the embeddings. There is no final norm, so `use_final_norm` can only be false. `keep_prefix`
-    gives the class token too.
+    gives the class token too. With `max_tiles` above 1 a picture is cut into `min_tiles` to
+    `max_tiles` tiles of `picture_size`, and with `use_thumbnail` seen as a whole too.
     """
 
     hidden_size: int = 1024
@@ -147,7 +149,7 @@ def transformers_names(name: str) -> list[str]:
     return [name.replace("qkv", part) for part in parts]
 
 
-class Encoder(SquareEncoder):
+class Encoder(TiledEncoder):
     """The InternViT tower, with its preprocessing; `forward` takes any size from one patch on."""
 
     config: Config

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mm.encoders.pixels import resize_uint8, to_uint8
+from mm.encoders import Grid, Pictures
+from mm.encoders.pixels import normalize, resize_uint8, to_uint8
+from mm.encoders.square import SquareEncoder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,11 +42,14 @@ def check_tiles(config: Any) -> None:  # Any: each family's own dataclass
             f"min_tiles is {config.min_tiles} and max_tiles {config.max_tiles}; they must be at"
             " least 1, and the first no more than the second"
         )
+    if config.max_tiles > 1 and config.shortest_edge is not None:
+        raise ValueError(
+            f"shortest_edge is {config.shortest_edge}, but tiles are cut of squashed pictures: set"
+            " it to null, or max_tiles to 1"
+        )
 
 
-def tile_grid(
-    height: int, width: int, side: int, min_tiles: int, max_tiles: int
-) -> tuple[int, int]:
+def tile_grid(height: int, width: int, side: int, min_tiles: int, max_tiles: int) -> Grid:
     """Return how many rows and columns of tiles a picture gets.
 
     The grid of `min_tiles` to `max_tiles` tiles whose proportions differ least from the picture's;
@@ -66,15 +71,13 @@ def tile_grid(
     return rows, columns
 
 
-def num_views(grid: tuple[int, int], use_thumbnail: bool) -> int:
+def num_views(grid: Grid, use_thumbnail: bool) -> int:
     """Return how many squares a grid of tiles is, the thumbnail included."""
     count = grid[0] * grid[1]
     return count + 1 if use_thumbnail and count > 1 else count
 
 
-def cut(
-    images: Tensor, side: int, grid: tuple[int, int], resample: str, use_thumbnail: bool = True
-) -> Tensor:
+def cut(images: Tensor, side: int, grid: Grid, resample: str, use_thumbnail: bool = True) -> Tensor:
     """Cut pictures of one size into tiles.
 
     Args:
@@ -129,3 +132,50 @@ def cut_each(
             to_uint8(image)[None], side, min_tiles, max_tiles, resample, use_thumbnail
         )
     ]
+
+
+class TiledEncoder(SquareEncoder):
+    """An encoder of squares that sees a picture in tiles, if its config has more than one."""
+
+    def views(self, height: int, width: int) -> tuple[Grid, ...]:
+        """Return the patch grids of a picture's tiles, and of the thumbnail."""
+        config = self.config
+        grid = tile_grid(height, width, self.picture_size, config.min_tiles, config.max_tiles)
+        return super().views(height, width) * num_views(grid, config.use_thumbnail)
+
+    def preprocess(self, images: Sequence[Image | Tensor] | Tensor) -> Pictures:
+        """Cut pictures into tiles, each resized with antialiasing, and normalise.
+
+        Raises:
+            ValueError: a picture that is no 8-bit RGB.
+        """
+        config = self.config
+        if config.max_tiles == 1:
+            return super().preprocess(images)
+        cuts = cut_each(
+            images,
+            self.picture_size,
+            config.min_tiles,
+            config.max_tiles,
+            config.resample,
+            config.use_thumbnail,
+        )
+        pixels = torch.cat(cuts)
+        (grid,) = super().views(*pixels.shape[2:])
+        views = tuple((grid,) * len(cut_one) for cut_one in cuts)
+        return Pictures(normalize(pixels, config.image_mean, config.image_std), views)
+
+    def from_processor(self, pixel_values: Tensor, **inputs: Tensor) -> Pictures:
+        """Take tiles that a published processor made: each is a picture of its own then.
+
+        Args:
+            pixel_values: `[V, 3, S, S]`, the views of all pictures.
+            inputs: `num_patches`, how many views each picture has, is not needed.
+
+        Raises:
+            ValueError: a tensor that is not known here.
+        """
+        inputs.pop("num_patches", None)
+        if inputs:
+            raise ValueError(f"{', '.join(sorted(inputs))} is nothing that this encoder takes")
+        return Pictures.squares(pixel_values, super().views)

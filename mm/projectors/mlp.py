@@ -1,5 +1,7 @@
 """The MLP projector of InternVL: pixel shuffle, LayerNorm, two matrices with a GELU between.
 
+Without LayerNorm and shuffling it is LLaVA 1.5's (arXiv 2310.03744).
+
 Ref: InternVL 1.5 (arXiv 2404.16821), section 3; module names and the norm's eps as published.
 
 B pictures, N patches, D encoder width, M image tokens, f shuffle factor.
@@ -25,6 +27,7 @@ class Config:
     input_size: int
     output_size: int
     shuffle: int = 1
+    layer_norm: bool = True
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.02
 
@@ -42,7 +45,10 @@ class Projector(projectors.Projector):
         super().__init__()
         self.config = config
         merged = config.input_size * config.shuffle**2
-        self.layer_norm = nn.LayerNorm(merged, eps=config.layer_norm_eps)
+        normed = config.layer_norm
+        self.layer_norm = (
+            nn.LayerNorm(merged, eps=config.layer_norm_eps) if normed else nn.Identity()
+        )
         self.linear_1 = nn.Linear(merged, config.output_size)
         self.linear_2 = nn.Linear(config.output_size, config.output_size)
 
@@ -53,8 +59,9 @@ class Projector(projectors.Projector):
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
         """Draw the matrices from N(0, initializer_range); the biases are 0, the norm's weight 1."""
-        self.layer_norm.weight.fill_(1.0)
-        self.layer_norm.bias.zero_()
+        if isinstance(self.layer_norm, nn.LayerNorm):
+            self.layer_norm.weight.fill_(1.0)
+            self.layer_norm.bias.zero_()
         for linear in (self.linear_1, self.linear_2):
             drawn = torch.empty(linear.weight.shape, device=generator.device)
             drawn.normal_(0.0, self.config.initializer_range, generator=generator)

@@ -32,6 +32,7 @@ SIZES = {
     "dinov2_large_registers": (304_372_736, 256),
     "dinov2_giant_registers": (1_136_486_912, 256),
     "internvit_300m": (304_012_288, 1024),
+    "internvit_300m_tiles": (304_012_288, 13 * 1024),  # 4 x 3 tiles and the whole
     "internvit_6b": (5_536_496_000, 1024),
     "dinov3_vits16": (21_596_544, 196),
     "dinov3_vits16plus": (28_692_864, 196),

@@ -1,12 +1,14 @@
 """Tiles: the recorded grids, and every pixel as the published processor cuts them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from mm.encoders import tiles
+from mm.encoders import image_size, internvit, tiles
 from mm.encoders.pixels import normalize, to_uint8
 from mm.privacy.door import open_image
-from tests.encoders.parity import picture_files, reference_library, their_pixels
+from tests.encoders.parity import EXACT, picture_files, ready, reference_library, their_pixels
 
 STATISTICS = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 
@@ -76,3 +78,53 @@ def test_tiles_are_in_reading_order_and_the_whole_comes_last():
     assert len(views) == 7
     assert [int(view.unique().item()) for view in views[:6]] == [0, 40, 80, 120, 160, 200]
     assert len(views[6].unique()) > 6
+
+
+CONFIG = internvit.Config(
+    hidden_size=24,
+    intermediate_size=40,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    image_size=28,
+    patch_size=7,
+    max_tiles=5,
+)
+
+
+def test_an_encoder_sees_tiles_as_promised_and_as_pictures_of_their_own(tmp_path):
+    encoder = ready(internvit.Encoder(CONFIG))
+    opened = [open_image(path) for path in picture_files(tmp_path / "pictures")]
+    pictures = encoder.preprocess(opened)
+    assert pictures.views == tuple(encoder.views(*image_size(one)) for one in opened)
+    assert set(pictures.grids) == {(4, 4)} and len(pictures.grids) > len(opened)
+    assert pictures.pixel_values.shape == (len(pictures.grids), 3, 28, 28)
+    single = internvit.Encoder(replace(CONFIG, max_tiles=1)).eval()
+    single.load_state_dict(encoder.state_dict())
+    views = pictures.pixel_values.split([len(views) for views in pictures.views])
+    for (tokens, grids), pixels, one in zip(encoder.encode(opened), views, opened, strict=True):
+        assert len(tokens) == 16 * len(grids)
+        torch.testing.assert_close(tokens, single(pixels).flatten(0, 1), **EXACT)
+        if len(pixels) > 1:  # the last view is the picture as it is seen without tiles
+            assert torch.equal(pixels[-1:], single.preprocess([one]).pixel_values)
+
+
+def test_tensors_of_a_published_processor_are_taken_tile_by_tile():
+    encoder = internvit.Encoder(replace(CONFIG, min_tiles=2))
+    pixels = torch.zeros(6, 3, 28, 28)
+    taken = encoder.from_processor(pixels, num_patches=torch.tensor([3, 3]))
+    assert taken.pixel_values is pixels and taken.grids == ((4, 4),) * 6
+    with pytest.raises(ValueError, match="image_grid_thw is nothing that this encoder takes"):
+        encoder.from_processor(pixels, image_grid_thw=torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"min_tiles": 0}, "min_tiles is 0 and max_tiles 5; they must be at least 1"),
+        ({"min_tiles": 6}, "min_tiles is 6 and max_tiles 5; .* the first no more than the second"),
+        ({"shortest_edge": 28}, "shortest_edge is 28, but tiles are cut of squashed pictures"),
+    ],
+)
+def test_tiles_that_cannot_be_are_one_clear_line(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, **changes)
