@@ -1,4 +1,4 @@
-"""Write a model in the published Qwen3 layout: `python scripts/export.py MODEL OUT`."""
+"""Write a model in a published layout: `python scripts/export.py MODEL OUT`."""
 
 import argparse
 import sys
@@ -9,12 +9,14 @@ from mm.cli.options import make_parser
 
 PROG = "export.py"
 DESCRIPTION = """\
-Write a model in the published Qwen3 layout, which transformers and others load.
+Write a model in a published layout, which transformers and others load.
 
-MODEL is a published Qwen3 folder, whose weights are laid out and cast anew, or mm's own, of which
-the decoder and the tokenizer are written. OUT appears whole or not at all."""
+MODEL is mm's own, or a published folder, whose weights are laid out and cast anew. A model that
+sees becomes one of transformers' InternVL, Llava or Lfm2Vl classes, if it is the same
+network; if not, the part that does not fit is named. OUT appears whole or not at all."""
 EXAMPLES = """\
   python scripts/export.py models/my-model exported
+  python scripts/export.py models/my-model decoder --text-only
   python scripts/export.py models/Qwen3-30B-A3B halved --dtype bfloat16 --experts fused"""
 
 
@@ -22,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(PROG, DESCRIPTION, EXAMPLES)
     parser.add_argument("model", metavar="MODEL", help="the model's folder")
     parser.add_argument("out", metavar="OUT", help="a new folder, or an older export to replace")
+    parser.add_argument("--text-only", action="store_true", help="write the decoder alone")
     parser.add_argument(
         "--dtype",
         choices=("bfloat16", "float16", "float32"),
@@ -52,15 +55,16 @@ def run_export(args: argparse.Namespace) -> int:
 
     if not 0 < args.max_shard_gb < 1e9:
         raise UsageError(f"--max-shard-gb is {args.max_shard_gb}; it must be above 0")
-    left_out = export(
+    note = export(
         args.model,
         args.out,
+        text_only=args.text_only,
         dtype=getattr(torch, args.dtype) if args.dtype else None,
         experts=args.experts,
         max_shard_bytes=int(args.max_shard_gb * 10**9),
     )
-    if left_out:
-        print(f"{PROG}: text only, without its {' and '.join(left_out)}", file=sys.stderr)
+    if note:
+        print(f"{PROG}: {note}", file=sys.stderr)
     print(args.out)
     return 0
 

@@ -26,7 +26,10 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 FILES = (
     GENERATION,
     TEMPLATE,
+    PROCESSOR_TEMPLATE,
     TOKENIZER_CONFIG,
+    "preprocessor_config.json",
+    "processor_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",

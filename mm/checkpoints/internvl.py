@@ -49,6 +49,16 @@ NAMES = NameRules(
     ),
     ignored=_IGNORED,
 )
+# As transformers 5 has it in memory, and as later classes of this kind store it.
+IN_MEMORY = NameRules(
+    (
+        ("model.vision_tower.", "encoder."),
+        ("model.multi_modal_projector.", "projector."),
+        ("model.language_model.", "decoder.model."),
+        ("lm_head.", "decoder.lm_head."),
+    ),
+    _IGNORED,
+)
 _KNOWN = (
     NAMES,
     # As transformers 5 writes Qianfan-OCR: the tower's rule catches the decoder's layers. It comes
@@ -63,16 +73,7 @@ _KNOWN = (
         _IGNORED,
     ),
     NameRules((("vision_model.", "encoder."), *_MLP1, ("language_model.", "decoder.")), _IGNORED),
-    # As transformers 5 has it in memory.
-    NameRules(
-        (
-            ("model.vision_tower.", "encoder."),
-            ("model.multi_modal_projector.", "projector."),
-            ("model.language_model.", "decoder.model."),
-            ("lm_head.", "decoder.lm_head."),
-        ),
-        _IGNORED,
-    ),
+    IN_MEMORY,
 )
 _PLACEHOLDER = "<IMG_CONTEXT>"
 # Statistics of the tiles in the original format, where no file has them.

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from mm.checkpoints import conversation, store
 from mm.checkpoints.fill import Layout, Part, fill, stored_tensors, taken_apart, unfilled, whole
@@ -151,13 +152,27 @@ def save_qwen3(
     config = published_config(decoder.config, kind) | dict(token_ids or {})
     text = json.dumps(dict(sorted(config.items())), indent=2, ensure_ascii=False) + "\n"
     contents = {**(files or {}), CONFIG: text.encode()}
+    write_folder(directory, tensors, contents, dtype, max_shard_bytes)
+
+
+def write_folder(
+    directory: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    files: Mapping[str, bytes],
+    dtype: torch.dtype | None,
+    max_shard_bytes: int,
+) -> None:
+    """Write a folder of tensors and other files; it appears whole or not at all.
+
+    Arguments and errors are those of `save_qwen3`.
+    """
 
     def write(scratch: Path) -> None:
         store.save_tensors(tensors, scratch, max_shard_bytes, dtype=dtype)
-        for name, content in contents.items():
+        for name, content in files.items():
             store.write_bytes(scratch / name, content)
 
-    replaceable = {*contents, *conversation.FILES, TOKENIZER, store.INDEX}
+    replaceable = {*files, *conversation.FILES, TOKENIZER, store.INDEX}
     store.replace_folder(Path(directory), write, replaceable)
 
 

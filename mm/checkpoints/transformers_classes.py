@@ -3,6 +3,8 @@
 - `InternVLForConditionalGeneration`: InternViT, tiled or not, and `mlp` with its LayerNorm.
 - `LlavaForConditionalGeneration`: an encoder of squares with a class token or nothing before the
   patches, read before its final norm, and `mlp` without LayerNorm and shuffling.
+- `Lfm2VlForConditionalGeneration`: SigLIP, read after its final norm, and `mlp`. The class is made
+  for any size, and its processor keeps proportions where the encoder here squashes.
 
 What differs in the least fits neither, and is told by its part: a folder that loads and computes
 something else is worse than none.
@@ -16,11 +18,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mm import encoders, projectors
 from mm.checkpoints import internvl, vision
-from mm.checkpoints.fill import Layout, nested, whole
+from mm.checkpoints.fill import Layout, nested, stored_tensors, taken_apart, whole
 from mm.checkpoints.qwen3_config import published_config
+from mm.checkpoints.rules import NameRules
 from mm.encoders.square import SquareEncoder
 from mm.errors import CheckpointError
 from mm.text.frame import PictureFrame
@@ -54,6 +58,8 @@ class Whole:
         named_tokens: what the processor asks the tokenizer for by name.
         image: what the chat template writes for a picture; the processor makes it a frame of
             placeholders.
+        flat: a stored tensor that is a matrix there and a convolution here.
+        note: how the folder's use differs from the model's, if it does.
     """
 
     config: dict[str, Any]  # JSON, as the next ones
@@ -62,6 +68,15 @@ class Whole:
     pictures: dict[str, Any]
     named_tokens: dict[str, str]
     image: str
+    flat: str | None = None
+    note: str | None = None
+
+    def tensors(self, model: VisionLanguageModel) -> dict[str, Tensor]:
+        """Return the model's tensors as they are stored."""
+        found = taken_apart(stored_tensors(model), self.layout)
+        if self.flat is not None:  # over (row, column, channel), as the patches are flattened
+            found[self.flat] = found[self.flat].permute(0, 2, 3, 1).flatten(1)
+        return found
 
 
 class _Unfit(Exception):
@@ -82,7 +97,8 @@ def find_class(
     Raises:
         CheckpointError: none is; the message names for each the part that does not fit.
     """
-    kinds: dict[str, Callable[..., Whole]] = {"InternVL": _internvl, "Llava": _llava}
+    kinds: dict[str, Callable[..., Whole]]
+    kinds = {"InternVL": _internvl, "Llava": _llava, "Lfm2Vl": _lfm2_vl}
     reasons = []
     for name, make in kinds.items():
         try:
@@ -188,6 +204,61 @@ def _llava(
     return Whole(config, _layout(model, decoder), processor, pictures, {}, image)
 
 
+def _lfm2_vl(
+    model: VisionLanguageModel, frame: PictureFrame, text: dict[str, Any], decoder: Layout
+) -> Whole:
+    encoder, projector = model.encoder.config, model.projector.config
+    _fit("encoder", encoders.name_of(type(model.encoder)), ("siglip",))
+    _fit("encoder's use_final_norm", encoder.use_final_norm, (True,))
+    _fit("encoder's feature_layer", encoder.feature_layer, (-1, encoder.num_hidden_layers))
+    _fit("projector", projectors.name_of(type(model.projector)), ("mlp",))
+    if projector.layer_norm:
+        _fit("projector's layer_norm_eps", projector.layer_norm_eps, (1e-5,))
+    side, factor = _side(model), projector.shuffle
+    _fit("encoder's image_size", side, (side // encoder.patch_size * encoder.patch_size,))
+    (grid,) = model.encoder.views(side, side)
+    num_tokens = model.projector.num_tokens(grid)
+    config = {
+        **_whole(model, text, "Lfm2VlForConditionalGeneration", "lfm2_vl"),
+        "downsample_factor": factor,
+        "image_token_id": model.image_token_id,
+        "projector_bias": True,
+        "projector_hidden_act": "gelu",
+        "projector_hidden_size": projector.output_size,
+        "projector_use_layernorm": projector.layer_norm,
+    }
+    tower = config["vision_config"]
+    del tower["image_size"]
+    tower |= {"model_type": "siglip2_vision_model", "num_patches": grid[0] * grid[1]}
+    pictures = {
+        **_prepared(encoder, "Lfm2VlImageProcessor"),
+        "do_image_splitting": False,
+        "downsample_factor": factor,
+        "encoder_patch_size": encoder.patch_size,
+        "max_image_tokens": num_tokens,
+        "max_num_patches": grid[0] * grid[1],
+        "min_image_tokens": num_tokens,
+        "tile_size": side,
+        "use_thumbnail": False,
+    }
+    tokens = {
+        "image_token": frame.token,
+        "image_start_token": frame.start,
+        "image_end_token": frame.end.rstrip(),
+    }
+    return Whole(
+        config,
+        _layout(model, decoder, internvl.IN_MEMORY),
+        {"image_processor": pictures, "processor_class": "Lfm2VlProcessor"},
+        pictures,
+        tokens,
+        frame.token + frame.end[len(frame.end.rstrip()) :],
+        flat="model.vision_tower.embeddings.patch_embedding.weight",
+        note="its processor keeps a picture's proportions, which the model here does not: make"
+        f" pictures square ({side}x{side}) before they go through it",
+    )
+
+
 def _side(model: VisionLanguageModel) -> int:
     assert isinstance(model.encoder, SquareEncoder)  # for the type checker: `_TOWERS` are
     return model.encoder.picture_size
@@ -215,9 +286,11 @@ def _whole(
     }
 
 
-def _layout(model: VisionLanguageModel, decoder: Layout) -> Layout:
+def _layout(
+    model: VisionLanguageModel, decoder: Layout, names: NameRules = internvl.NAMES
+) -> Layout:
     layouts = {"encoder": vision.layout_of(model.encoder), "projector": whole, "decoder": decoder}
-    return nested(layouts, internvl.NAMES.published)
+    return nested(layouts, names.published)
 
 
 def _prepared(encoder: Any, kind: str | None) -> dict[str, Any]:  # Any: the encoder's own config

@@ -72,7 +72,7 @@ def test_own_model_becomes_one_that_transformers_loads(own, tmp_path, capsys):
     transformers = pytest.importorskip("transformers", reason="the reference is not installed")
     pytest.importorskip("jinja2", reason="renders the reference's chat template")
     out = tmp_path / "out"
-    assert export.main([str(own), str(out)]) == 0
+    assert export.main([str(own), str(out), "--text-only"]) == 0
     assert capsys.readouterr().err == "export.py: text only, without its encoder and projector\n"
 
     theirs = transformers.AutoTokenizer.from_pretrained(out)
@@ -112,7 +112,7 @@ def test_own_model_becomes_one_that_transformers_loads(own, tmp_path, capsys):
 )
 def test_what_cannot_be_done_is_one_line(own, tmp_path, capsys, arguments, message):
     filled = [argument.format(tmp=tmp_path, own=own) for argument in arguments]
-    assert export.main(filled) == 2
+    assert export.main([*filled, "--text-only"]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and message in captured.err and captured.err.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own"]

@@ -1,0 +1,218 @@
+"""scripts/export.py of models that see: transformers' class computes what the model does here."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+import mm
+from mm.checkpoints.export import export as write
+from mm.folder import ASSETS, SHIPPED
+from mm.generate import GenerationConfig, generate
+from mm.vlm import VisionLanguageModel, build
+from scripts import export
+from tests import tiny_model
+from tests.checkpoints import published_vlm
+from tests.checkpoints.published_vlm import EXACT, asked, pictures, sharp
+
+SIDE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28}
+SIDE |= {"patch_size": 7}
+MLP = {**SIDE, "intermediate_size": 40}
+PLAIN = {"shuffle": 1, "layer_norm": False}
+RMS = {"use_qk_norm": True, "norm_type": "rms_norm", "layer_norm_eps": 1e-5}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
+QUESTION = "How many cups are there?"
+# Name: transformers' class, encoder, projector, decoder.
+FITTING: dict[str, tuple[str, tuple[str, dict], dict, dict]] = {
+    "internvit_tiles": (
+        "InternVL",
+        ("internvit", {**MLP, "attention_bias": True, "max_tiles": 4}),
+        {"shuffle": 2},
+        {},
+    ),
+    "internvit_square": (
+        "InternVL",
+        ("internvit", {**MLP, **RMS, "feature_layer": -2, "resample": "bilinear"}),
+        {"shuffle": 4},
+        {**EXPERTS, "tie_word_embeddings": True},
+    ),
+    "siglip": ("Llava", ("siglip", {**MLP, "use_final_norm": False}), PLAIN, {}),
+    "siglip_earlier": (
+        "Llava",
+        ("siglip", {**MLP, "use_final_norm": False, "feature_layer": -2, "hidden_act": "gelu"}),
+        PLAIN,
+        {**EXPERTS, "norm_topk_prob": True},
+    ),
+    "clip": (
+        "Llava",
+        ("clip", {**MLP, "shortest_edge": 28, "feature_layer": -2}),
+        PLAIN,
+        {"tie_word_embeddings": True},
+    ),
+    "dinov2": (
+        "Llava",
+        ("dinov2", {**SIDE, "picture_size": 42, "shortest_edge": 45, "use_final_norm": False}),
+        PLAIN,
+        {},
+    ),
+    "aimv2": ("Llava", ("aimv2", {**MLP, "use_final_norm": False}), PLAIN, {}),
+    "siglip_final_norm": ("Lfm2Vl", ("siglip", MLP), {"shuffle": 2}, {}),
+    "siglip_plain": ("Lfm2Vl", ("siglip", MLP), PLAIN, {**EXPERTS, "tie_word_embeddings": True}),
+    "internvit": ("Llava", ("internvit", {**MLP, "feature_layer": 1}), PLAIN, {}),
+}
+
+
+def composed(
+    encoder: tuple[str, dict], projector: dict, decoder: dict, kind: str = "mlp"
+) -> VisionLanguageModel:
+    config: dict[str, Any] = tiny_model.config(**decoder)
+    config["encoder"] = {"name": encoder[0], "config": encoder[1]}
+    sizes = {"input_size": 24, "output_size": 32}
+    config["projector"] = {"name": kind, "config": {**sizes, **projector}}
+    config["decoder"]["config"]["max_position_embeddings"] = 512
+    return sharp(build(config), seed=2)
+
+
+@pytest.mark.parametrize("name", FITTING)
+@torch.no_grad()
+def test_a_composed_model_becomes_a_class_that_computes_the_same(tmp_path, capsys, name):
+    transformers = published_vlm.library()
+    pytest.importorskip("jinja2", reason="renders the reference's chat template")
+    kind, *parts = FITTING[name]
+    model = composed(*parts)
+    folder = tiny_model.save(tmp_path / "own", model, chat={"thinking": "off"})
+    out = tmp_path / "out"
+    assert export.main([str(folder), str(out)]) == 0
+    said = capsys.readouterr()
+    keeps = "export.py: its processor keeps a picture's proportions"
+    assert said.out == f"{out}\n" and said.err.startswith(keeps if kind == "Lfm2Vl" else "")
+    assert bool(said.err) == (kind == "Lfm2Vl")
+
+    theirs, report = transformers.AutoModelForImageTextToText.from_pretrained(
+        out, dtype=torch.float32, output_loading_info=True
+    )
+    assert type(theirs).__name__ == f"{kind}ForConditionalGeneration"
+    assert not any(report.values()), report
+    processor = transformers.AutoProcessor.from_pretrained(out)
+    own = mm.load(folder, device="cpu")
+    some = [(90, 90), (33, 33)] if kind == "Lfm2Vl" else [(90, 40), (33, 70)]
+    for number, sizes in enumerate((some, [])):
+        paths = pictures(tmp_path / f"pictures{number}", sizes)
+        request = own.prepare_turns([("user", "<image>" * len(paths) + QUESTION)], paths)
+        _, inputs = asked(processor, paths, QUESTION)
+        assert inputs.input_ids[0].tolist() == request.input_ids
+        if paths:
+            found = request.pictures.pixel_values
+            if kind == "Lfm2Vl":  # patches, over (row, column, channel)
+                found = found.unflatten(3, (-1, 7)).unflatten(2, (-1, 7))
+                found = found.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+            torch.testing.assert_close(found, inputs.pixel_values, atol=1e-5, rtol=0)
+        logits = own.vlm(torch.tensor([request.input_ids]), request.pictures)
+        torch.testing.assert_close(theirs(**inputs).logits, logits, **EXACT)
+        said = theirs.generate(**inputs, max_new_tokens=12, do_sample=False)
+        stops = tuple(theirs.generation_config.eos_token_id)
+        config = GenerationConfig(max_new_tokens=12, stop_token_ids=stops)
+        ids = generate(own.vlm, [request.input_ids], request.pictures, config)[0].ids
+        assert said[0, len(request.input_ids) :].tolist()[: len(ids)] == ids
+
+
+@torch.no_grad()
+def test_the_model_that_ships_becomes_a_class_that_says_the_same(tmp_path):
+    transformers = published_vlm.library()
+    own = mm.load(device="cpu", dtype="float32")
+    write(ASSETS / SHIPPED, tmp_path / "out", dtype=torch.float32)
+    theirs = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    processor = transformers.AutoProcessor.from_pretrained(tmp_path / "out")
+    for path in pictures(tmp_path / "pictures", [(64, 64), (300, 300)]):
+        request = own.prepare(path, own.caption_prompt())
+        _, inputs = asked(processor, [path], own.caption_prompt())
+        assert inputs.input_ids[0].tolist() == request.input_ids
+        logits = own.vlm(torch.tensor([request.input_ids]), request.pictures)
+        torch.testing.assert_close(theirs(**inputs).logits, logits, **EXACT)
+
+
+@torch.no_grad()
+def test_a_published_folder_is_written_again(tmp_path):
+    transformers = published_vlm.library()
+    reference, processor = published_vlm.save_internvl(tmp_path / "qianfan", qianfan=True, seed=4)
+    out = tmp_path / "out"
+    assert export.main([str(tmp_path / "qianfan"), str(out)]) == 0
+    theirs = transformers.AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32)
+    assert type(theirs).__name__ == "InternVLForConditionalGeneration"
+    paths = pictures(tmp_path / "pictures", [(90, 40)])
+    prompt, inputs = asked(processor, paths, QUESTION)
+    again = transformers.AutoProcessor.from_pretrained(out)
+    _, same = asked(again, paths, QUESTION)
+    assert same.input_ids.tolist() == inputs.input_ids.tolist()
+    torch.testing.assert_close(theirs(**same).logits, reference(**inputs).logits, **EXACT)
+    before, after = mm.load(tmp_path / "qianfan", device="cpu"), mm.load(out, device="cpu")
+    assert after.vlm.config == before.vlm.config and after.config == before.config
+    for name, tensor in before.vlm.state_dict().items():
+        assert torch.equal(after.vlm.state_dict()[name], tensor), name
+
+
+UNFIT = {
+    "final norm": (
+        ("clip", {**MLP, "use_final_norm": True}),
+        PLAIN,
+        "Llava's does not fit the encoder's use_final_norm, which is True, not False; Lfm2Vl's does"
+        " not fit the encoder, which is clip, not siglip",
+    ),
+    "an earlier layer": (
+        ("siglip", {**MLP, "feature_layer": -2}),
+        {"shuffle": 2},
+        "Lfm2Vl's does not fit the encoder's feature_layer, which is -2, not -1 or 2",
+    ),
+    "shuffle": (
+        ("siglip", {**MLP, "use_final_norm": False}),
+        {"shuffle": 2, "layer_norm": False},
+        "Llava's does not fit the projector's shuffle, which is 2, not 1",
+    ),
+    "layer norm": (("clip", MLP), {"shuffle": 1}, "projector's layer_norm, which is True"),
+    "no layer norm": (
+        ("internvit", {**MLP, "max_tiles": 2}),
+        {"shuffle": 2, "layer_norm": False},
+        "InternVL's does not fit the projector's layer_norm, which is False, not True; Llava's does"
+        " not fit the encoder's max_tiles, which is 2, not 1",
+    ),
+    "registers": (
+        ("dinov2", {**SIDE, "picture_size": 28, "num_register_tokens": 4}),
+        PLAIN,
+        "encoder's class token and registers, which is 5, not 0 or 1",
+    ),
+    "thumbnail": (
+        ("internvit", {**MLP, "max_tiles": 3, "use_thumbnail": False}),
+        {"shuffle": 2},
+        "InternVL's does not fit the encoder's use_thumbnail, which is False",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_a_model_that_no_class_computes_is_refused_by_its_part(tmp_path, capsys, name):
+    encoder, projector, message = UNFIT[name]
+    folder = tiny_model.save(tmp_path / "own", composed(encoder, projector, {}))
+    assert export.main([str(folder), str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and message in said.err and "--text-only" in said.err
+    assert said.err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_another_projector_is_refused_by_its_name(tmp_path, capsys):
+    parts = ("siglip", {**MLP, "use_final_norm": False}), {"shuffle": 2}, {}
+    folder = tiny_model.save(tmp_path / "own", composed(*parts, kind="linear"))
+    assert export.main([str(folder), str(tmp_path / "out")]) == 2
+    assert "Llava's does not fit the projector, which is linear, not mlp" in capsys.readouterr().err
+
+
+def test_weights_are_cast_laid_out_and_cut_into_shards_as_asked(tmp_path):
+    _, *parts = FITTING["internvit_square"]
+    folder = tiny_model.save(tmp_path / "own", composed(*parts))
+    options = ["--dtype", "bfloat16", "--experts", "fused", "--max-shard-gb", "0.00005"]
+    assert export.main([str(folder), str(tmp_path / "out"), *options]) == 0
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
+    assert json.loads((tmp_path / "out/config.json").read_text())["torch_dtype"] == "bfloat16"
+    again = mm.load(tmp_path / "out", device="cpu", dtype="bfloat16")
+    for name, tensor in mm.load(folder, device="cpu").vlm.state_dict().items():
+        assert torch.equal(again.vlm.state_dict()[name], tensor.bfloat16()), name
