@@ -63,8 +63,7 @@ def run_export(args: argparse.Namespace) -> int:
         experts=args.experts,
         max_shard_bytes=int(args.max_shard_gb * 10**9),
     )
-    if note:
-        print(f"{PROG}: {note}", file=sys.stderr)
+    print(f"{PROG}: {note}\n" if note else "", end="", file=sys.stderr)
     print(args.out)
     return 0
 
