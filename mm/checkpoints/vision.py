@@ -21,6 +21,7 @@ from mm.checkpoints import store
 from mm.checkpoints.fill import Layout, Part, fill, unfilled, whole
 from mm.checkpoints.rules import NameRules
 from mm.encoders import Published, VisionEncoder
+from mm.encoders.native import NativeEncoder
 from mm.errors import CheckpointError
 from mm.registry import make_config
 
@@ -164,6 +165,9 @@ def translate(
         ours = dict(published.fields)
         named = {ours.get(name, name): value for name, value in tower.items()}
         fields = {name: _one_side(name, value) for name, value in named.items() if name in known}
+        if issubclass(kind, NativeEncoder):
+            fields |= _native_preprocessing(pictures, kind, fields, known)
+            return make_config(config_type, fields, "the config")
         side, found = _preprocessing(pictures, kind)
         fields |= {name: value for name, value in found.items() if name in known}
         if "picture_size" in known:
@@ -198,10 +202,8 @@ def _one_side(name: str, value: object) -> object:
     return value[0]
 
 
-def _preprocessing(
-    pictures: Mapping[str, Any], kind: type[VisionEncoder]
-) -> tuple[int, dict[str, Any]]:
-    """Return the side that pictures get, and fields of the encoder's config."""
+def _colours(pictures: Mapping[str, Any], kind: type[VisionEncoder]) -> dict[str, Any]:
+    """Return how numbers are made, as fields of the encoder's config, where they are said."""
     for switch in ("do_resize", "do_rescale", "do_normalize"):
         if pictures.get(switch, True) is not True:
             raise ValueError(f"{PICTURES} switches off {switch}, which the encoder needs")
@@ -214,9 +216,41 @@ def _preprocessing(
     name = str(pictures.get("image_processor_type", ""))[:80]
     if name and ("DINOv3" in name) != getattr(kind, "rescale_first", False):
         raise ValueError(f"{PICTURES} is of {name}, which resizes otherwise than this family")
-    resample = pictures.get("resample", 3)
-    if resample not in _RESAMPLE:
-        raise ValueError(f"{PICTURES} has resample {resample!r}; known: 2 and 3")
+    said = {name: pictures[name] for name in ("image_mean", "image_std") if name in pictures}
+    if "resample" in pictures:
+        if pictures["resample"] not in _RESAMPLE:
+            raise ValueError(f"{PICTURES} has resample {pictures['resample']!r}; known: 2 and 3")
+        said["resample"] = _RESAMPLE[pictures["resample"]]
+    return said
+
+
+def _native_preprocessing(
+    pictures: Mapping[str, Any],
+    kind: type[VisionEncoder],
+    fields: Mapping[str, Any],
+    known: Collection[str],
+) -> dict[str, Any]:
+    """Return fields of the config of an encoder that keeps proportions; it has no size to check."""
+    if pictures.get("size") is not None or pictures.get("crop_size") is not None:
+        raise ValueError(
+            f"{PICTURES} resizes to {pictures.get('size')} and cuts out"
+            f" {pictures.get('crop_size')}; this family keeps a picture's proportions"
+        )
+    found = {name: pictures[name] for name in known if name in pictures}
+    for name in found.keys() & fields.keys():
+        if found[name] != fields[name]:
+            raise ValueError(
+                f"{PICTURES} has {name} {found[name]}, but config.json has {fields[name]}: they"
+                " must agree"
+            )
+    return found | _colours(pictures, kind)
+
+
+def _preprocessing(
+    pictures: Mapping[str, Any], kind: type[VisionEncoder]
+) -> tuple[int, dict[str, Any]]:
+    """Return the side that pictures get, and fields of the encoder's config."""
+    found = {"resample": "bicubic", **_colours(pictures, kind)}
     size, cuts = pictures.get("size"), pictures.get("do_center_crop", "crop_size" in pictures)
     square, shortest_edge = _square_of(size), None
     if cuts:
@@ -231,12 +265,10 @@ def _preprocessing(
             if cuts
             else f"{PICTURES} resizes to {size}, which is no square"
         )
-    found: dict[str, Any] = {"resample": _RESAMPLE[resample], "shortest_edge": shortest_edge}
     if pictures.get("crop_to_patches"):
         found["min_tiles"] = pictures.get("min_patches", 1)
         found["max_tiles"] = pictures.get("max_patches", 12)
-    statistics = ("image_mean", "image_std")
-    return square, found | {name: pictures[name] for name in statistics if name in pictures}
+    return square, found | {"shortest_edge": shortest_edge}
 
 
 def _square_of(size: object) -> int | None:

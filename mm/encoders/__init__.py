@@ -142,7 +142,7 @@ class VisionEncoder(nn.Module, ABC):
         """Draw every parameter from `generator` alone, in a fixed order."""
 
     @abstractmethod
-    def forward(self, pixel_values: Tensor) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:  # Any: native encoders take grids too
         """Map pixel values of V squares `[V, 3, S, S]` to patch tokens `[V, N, D]`, row by row.
 
         A class token and registers are left out, unless the config asks for them; then they come

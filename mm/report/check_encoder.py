@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mm import encoders, projectors
-from mm.encoders import Pictures, VisionEncoder, conformance
+from mm.encoders import Grid, VisionEncoder, conformance
 from mm.encoders.conformance import Reference, Result, TakesTokens
 from mm.errors import ConfigError, UsageError
 
@@ -136,16 +136,17 @@ def load_reference(directory: str | os.PathLike[str]) -> Reference:
         raise UsageError(f"transformers cannot read {directory}: {said}") from None
     tower = getattr(model, "vision_model", model)
 
-    def preprocess(image: Image) -> Tensor:
-        found: Tensor = processor(images=image, return_tensors="pt")["pixel_values"]
-        return found
+    def inputs(image: Image) -> Mapping[str, Tensor]:
+        return dict(processor(images=image, return_tensors="pt"))
 
-    def features(pictures: Pictures) -> Tensor:
-        found: Tensor = tower(pictures.pixel_values).last_hidden_state
-        rows, columns = pictures.grids[0]  # squares of one size; class token and registers first
-        return found[:, -rows * columns :].flatten(0, 1)
+    def features(inputs: Mapping[str, Tensor], grids: Sequence[Grid]) -> Tensor:
+        found: Tensor = tower(**inputs).last_hidden_state
+        padded = len(inputs) > 1  # after the patches; of squares, class token and registers first
+        counts = [rows * columns for rows, columns in grids]
+        views = zip(found, counts, strict=True)
+        return torch.cat([one[:count] if padded else one[-count:] for one, count in views])
 
-    return Reference(preprocess, features)
+    return Reference(inputs, features)
 
 
 def table(name: str, results: Sequence[Result]) -> str:

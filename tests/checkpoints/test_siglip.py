@@ -116,7 +116,7 @@ def test_an_unknown_tensor_is_never_left_out_silently(tmp_path, encoder_config, 
 @pytest.mark.parametrize(
     ("config", "pictures", "message"),
     [
-        ({"model_type": "siglip2"}, {}, "unknown vision model_type 'siglip2'.*'siglip'"),
+        ({"model_type": "siglip3"}, {}, "unknown vision model_type 'siglip3'.*'siglip2?'"),
         ({"hidden_act": "relu"}, {}, "hidden_act of the config is 'relu'"),
         ({"hidden_size": 25}, {}, "hidden_size 25 is no multiple"),
         ({"image_size": 64}, {}, "config.json has image_size 64: they must agree"),

@@ -225,6 +225,12 @@ class TokensRunColumnByColumn(Good):
         return x_BDhw.transpose(2, 3).flatten(2).transpose(1, 2)
 
 
+class TokensRunByBlocks(Good):
+    def line_up(self, x_BDhw):
+        x_BDaibj = x_BDhw.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+        return x_BDaibj.permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
+
+
 class BatchIsCentred(Good):
     def block(self, x):
         x = super().block(x)
@@ -275,6 +281,11 @@ class ReadsPaletteAsGrey(Good):
                 i.convert("L") if not isinstance(i, Tensor) and i.mode == "P" else i for i in images
             ]
         return super().preprocess(images)
+
+
+class SwapsPictures(Good):
+    def preprocess(self, images):
+        return super().preprocess(images.flip(0) if isinstance(images, Tensor) else images)
 
 
 class ChangesItsInput(Good):
@@ -384,12 +395,22 @@ WRONG = [
     (InitIgnoresTheSeed, {"weights"}, "two seeds give the same weights | draw from the generator"),
     (GridOfSmallPicturesIsWrong, {"shapes"}, r"of 1x1 gives tokens \[16, 24\].* | make views()"),
     (FlatPictureIsNotANumber, {"shapes"}, "of 1x1 gives numbers that are not finite | look for"),
-    (TokensRunColumnByColumn, {"order"}, "the tokens of the lower left most | give tokens row by"),
+    (
+        TokensRunColumnByColumn,
+        {"order"},
+        r"light on row 0 or 1 .* 1\.0\d times as much .* | give tokens row by row",
+    ),
+    (
+        TokensRunByBlocks,
+        {"order"},
+        "row 0 or 1 of the patches changes .* | undo any order by blocks",
+    ),
     (BatchIsCentred, {"batch"}, "alone and in a batch differ by .* | let no statistic"),
     (DrawsInForward, {"determinism"}, "a random number is drawn | draw nothing in forward"),
     (TakesFloats, {"pixels"}, "takes a tensor of floats.* | raise ValueError unless"),
     (TakesTensorsAsBlueGreenRed, {"pixels"}, "preprocess of a batch differs.* | put tensors"),
     (ReadsPaletteAsGrey, {"pixels"}, 'with palette differs from that of its RGB | call convert("R'),
+    (SwapsPictures, {"pixels"}, "preprocess of two pictures differs.* | all views of one before"),
     (ChangesItsInput, {"pixels"}, "changes the tensor it is given | copy before"),
     (
         GivesHalfPrecisionPixels,
@@ -444,7 +465,10 @@ def reference_of(encoder: VisionEncoder) -> Reference:
     for name, parameter in encoder.named_parameters():
         if name in own:
             own[name].data = parameter.data.clone()
-    return Reference(lambda image: right.preprocess([image]).pixel_values, right.eval().tokens)
+    return Reference(
+        lambda image: {"pixel_values": right.preprocess([image]).pixel_values},
+        lambda inputs, grids: right.eval()(inputs["pixel_values"]).flatten(0, 1),
+    )
 
 
 def test_right_encoder_passes_every_check(monkeypatch):
@@ -576,18 +600,27 @@ def test_command_says_in_one_line_what_is_wrong_with_its_arguments(given, messag
 
 def save_with_transformers(folder, kind: str = "Siglip") -> None:
     transformers = pytest.importorskip("transformers", reason="the reference is not installed")
-    sizes = {**conformance.tiny_values(config_type("siglip"))}
+    native = kind == "Siglip2"
+    sizes = conformance.tiny_values(config_type("siglip2_naflex" if native else "siglip"))
+    most = sizes.pop("max_num_patches", None)
     config = getattr(transformers, f"{kind}VisionConfig")(**sizes)
     model = getattr(transformers, f"{kind}VisionModel")(config)
     conformance.disturb(model)
     model.save_pretrained(folder)
-    processor = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
-    processor.save_pretrained(folder)
+    settings = {"size": {"height": 32, "width": 32}}
+    if native:
+        settings = {"patch_size": sizes["patch_size"], "max_num_patches": most}
+    getattr(transformers, f"{kind}ImageProcessor")(**settings).save_pretrained(folder)
 
 
-def test_command_compares_with_a_published_folder(tmp_path, capsys):
-    save_with_transformers(tmp_path)
-    given = ["siglip", "--compile", "", "--reference", str(tmp_path)]
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("siglip", "Siglip"), ("siglip2_naflex", "Siglip2")],
+    ids=["square", "native"],
+)
+def test_command_compares_with_a_published_folder(tmp_path, capsys, name, kind):
+    save_with_transformers(tmp_path, kind)
+    given = [name, "--compile", "", "--reference", str(tmp_path)]
     assert script.main(given) == 0
     out = capsys.readouterr().out
     assert "reference pixels    pass" in out and "reference features  pass" in out

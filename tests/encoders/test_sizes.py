@@ -19,6 +19,8 @@ SIZES = {
     "siglip2_base_patch16_512": (86_433_024, 1024),
     "siglip2_so400m_patch14_384": (412_987_248, 729),
     "siglip2_so400m_patch16_384": (413_018_352, 576),
+    "siglip2_base_patch16_naflex": (85_843_200, 252),
+    "siglip2_so400m_patch16_naflex": (412_649_712, 252),
     "clip_base_patch32": (87_456_000, 49),
     "clip_base_patch16": (85_799_424, 196),
     "clip_large_patch14": (303_179_776, 256),

@@ -28,12 +28,12 @@ class Reference:
     """Another implementation with the same weights, on the CPU.
 
     Args:
-        preprocess: from an RGB picture to pixel values, as `Pictures` holds them.
-        features: from pictures to patch tokens `[ΣN, D]`.
+        inputs: from an RGB picture to the tensors that its processor makes, by name.
+        features: from those, and the grids of their views, to patch tokens `[ΣN, D]`.
     """
 
-    preprocess: Callable[[Image], Tensor]
-    features: Callable[[Pictures], Tensor]
+    inputs: Callable[[Image], Mapping[str, Tensor]]
+    features: Callable[[Mapping[str, Tensor], Sequence[Grid]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,8 @@ def tiny_values(config_type: Any) -> dict[str, int]:  # Any: a dataclass of the 
         "picture_size": 32,
         "shortest_edge": 36,
         "patch_size": 8,
+        "num_patches": 16,
+        "max_num_patches": 24,
     }
     hints = typing.get_type_hints(config_type)
     pictures = ("image_size", "picture_size", "shortest_edge")

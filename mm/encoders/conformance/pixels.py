@@ -9,10 +9,11 @@ from mm.encoders.conformance.base import (
     Broken,
     Skipped,
     Surroundings,
+    device_of,
     hard_pictures,
     patches_of,
     picture,
-    some_pictures,
+    some_images,
 )
 
 
@@ -37,6 +38,13 @@ def check_pixels(encoder: VisionEncoder, around: Surroundings) -> str:
             )
     if not torch.equal(tensor, kept):
         raise Broken("preprocess changes the tensor it is given", "copy before changing in place")
+    pair = torch.stack([tensor, 255 - tensor])
+    both, first, second = (encoder.preprocess(pair[part]) for part in ([0, 1], [0], [1]))
+    if not _same(both, Pictures.cat([first, second])):
+        raise Broken(
+            "preprocess of two pictures differs from that of each",
+            "give the pictures in order, all views of one before those of the next",
+        )
     for name, hard in hard_pictures().items():
         if not _same(encoder.preprocess([hard]), encoder.preprocess([hard.convert("RGB")])):
             raise Broken(
@@ -60,15 +68,17 @@ def check_reference_pixels(encoder: VisionEncoder, around: Surroundings) -> str:
     level = 1 / 255 / min(getattr(encoder.config, "image_std", None) or (0.225,))
     worst = 0.0
     for name, hard in hard_pictures().items():
-        theirs = around.reference.preprocess(hard.convert("RGB"))
-        ours = encoder.preprocess([hard]).pixel_values.cpu()
-        same = ours.shape == theirs.shape
+        found = encoder.from_processor(**around.reference.inputs(hard.convert("RGB")))
+        made = encoder.preprocess([hard])
+        ours, theirs = made.pixel_values.cpu(), found.pixel_values.cpu()
+        same = made.grids == found.grids and ours.shape == theirs.shape
         off = float((ours - theirs).abs().max()) / level if same else float("inf")
         mean = float((ours - theirs).abs().mean()) / level if same else float("inf")
         if not (off < 2.01 and mean < 0.1):
             raise Broken(
                 f"a picture with {name} is {off:.3g} of 255 levels off the reference at most,"
-                f" {mean:.2g} in the mean ({list(ours.shape)} and {list(theirs.shape)})",
+                f" {mean:.2g} in the mean ({list(ours.shape)} on {made.grids} and"
+                f" {list(theirs.shape)} on {found.grids})",
                 "compare resize rule, resample, antialiasing, rounding, crop, image_mean and"
                 " image_std with preprocessor_config.json",
             )
@@ -80,9 +90,13 @@ def check_reference_pixels(encoder: VisionEncoder, around: Surroundings) -> str:
 def check_reference_features(encoder: VisionEncoder, around: Surroundings) -> str:
     if around.reference is None:
         raise Skipped("no reference given")
-    pictures = some_pictures(encoder)
-    ours = patches_of(encoder, pictures).cpu().float()
-    theirs = around.reference.features(pictures.to("cpu")).float()
+    each, expected = [], []
+    for image in some_images():
+        inputs = around.reference.inputs(image)
+        pictures = encoder.from_processor(**inputs).to(device_of(encoder))
+        each.append(patches_of(encoder, pictures).cpu().float())
+        expected.append(around.reference.features(inputs, pictures.grids).float())
+    ours, theirs = torch.cat(each), torch.cat(expected)
     off = float((ours - theirs).abs().max()) if ours.shape == theirs.shape else float("inf")
     if not torch.allclose(ours, theirs, atol=2e-5, rtol=1e-4):
         raise Broken(
