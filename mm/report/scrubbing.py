@@ -190,5 +190,8 @@ def told(name: str, act: Callable[[], Outcome]) -> int:
         line = "" if place is None else f", line {place.tb_lineno}"
         print(f"{name}: {type(error).__name__}{where}{line}: please report it", file=sys.stderr)
         return 1
-    print("\n".join(lines))
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # who read has gone, and Python would say so at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status

@@ -37,7 +37,9 @@ def every_byte(directory: Path) -> list[bytes]:
     """Collect a directory's bytes raw, and every picture's structures inflated and decoded."""
     found = []
     for path in directory.rglob("*"):
-        found += [path.name.encode(), path.read_bytes()]
+        found.append(path.name.encode())
+        if path.is_file():
+            found.append(path.read_bytes())
         if path.suffix != ".tar":
             continue
         with tarfile.open(path) as tar:

@@ -96,6 +96,8 @@ class Source(files.Reader):
     def _names(self, path: Path) -> list[str]:
         try:
             return [str(name) for name in _open(path).schema_arrow.names]
+        except UsageError:
+            raise
         except (OSError, ValueError):
             raise UsageError(f"{path} is no whole Parquet file: download it again") from None
 
