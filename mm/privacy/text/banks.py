@@ -26,7 +26,8 @@ _EN_ACCOUNT = re.compile(
     r"(?:\b(?:bank |checking |savings |current )?(?:account|acct|a/c)\b\.?(?: ?(?:number|no\b\.?"
     r"|num|#))?"
     r"|routing(?: (?:number|no\.?))?|sort code|\bABA\b)"
-    r"(?: (?:is|was|to|at))?[^\w\n]{0,4}(\d{2}-\d{2}-\d{2}(?!\d)|\d(?:[ \-]?\d){5,18})(?!\d)",
+    r"(?:(?: [a-z]{1,12}){0,5} (?:is|was)| to| at)?[^\w\n]{0,4}(\d{2}-\d{2}-\d{2}(?!\d)"
+    r"|\d(?:[ \-]?\d){5,18})(?!\d)",
     re.IGNORECASE,
 )
 _BANK_HINTS = (

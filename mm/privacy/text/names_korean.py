@@ -109,7 +109,7 @@ def _full_name(text: str, start: int, word: str, following: str) -> int:
     if len(word) <= size + 6 and _LABEL.search(text, max(0, start - 14), start):
         for length in (size + 2, size + 1, size + 3):
             if len(word) >= length and _NAME_TAIL.match(word, length) and word[:2] not in words:
-                return length
+                return 0 if word[:3] in stop else length
     return 0
 
 

@@ -62,7 +62,8 @@ _IPV6 = re.compile(
     re.I | re.A,
 )
 _VERSION = re.compile(
-    r"(?:\bversions?|\bver\.?|\bv\.?|\brelease|build|firmware|driver|버전|펌웨어|빌드|릴리[스즈]"
+    r"(?:\b(?:up|down)grad\w+(?: from)?(?: [\d.]+ to)?|\bupdat\w+ (?:from|to)"
+    r"|\bversions?|\bver\.?|\bv\.?|\brelease|build|firmware|driver|버전|펌웨어|빌드|릴리[스즈]"
     r"|드라이버"
     r"|section|clause|§|조항|==|>=|<=|~=)"
     r"[^\w\n]{0,4}(?:is|was|는|은|이|가)?[^\w\n]{0,3}$|[A-Za-z_][\w]*[-_/]v?$|[a-z]+==$|v$",
@@ -107,7 +108,7 @@ def find_ip_address(text: str) -> Iterator[Span]:
     for match in _IPV4.finditer(text) if text.count(".") > 2 else ():
         if _NOBODY.match(match.group()):
             continue
-        if not _VERSION.search(text, max(0, match.start() - 24), match.start()):
+        if not _VERSION.search(text, max(0, match.start() - 40), match.start()):
             yield match.span()
     if ":" in text:
         for match in _IPV6.finditer(text):
@@ -177,7 +178,8 @@ _NAMED = re.compile(
 )
 _NAMED_HINTS = ("name", "handle", "id", "login", "account", "아이디", "계정", "닉네임")
 _PROFILE = re.compile(
-    r"(?<![\w.\-])(?:(?:www|m|mobile)\.)?(?:(?:instagram|twitter|facebook|tiktok|threads|snapchat|vk|x"
+    r"(?<![\w.\-])(?:(?:www|m|mobile)\.)?(?:(?:instagram|twitter|facebook|tiktok|threads|snapchat"
+    r"|vk|x"
     r"|linkedin|youtube)\.com|threads\.net|t\.me|(?:pf|open)\.kakao\.com|blog\.naver\.com)"
     r"/(?:in/|add/|channel/|_)?@?([\w.\-]{2,40})(?![\w/]*\w/)",
     re.IGNORECASE | re.A,

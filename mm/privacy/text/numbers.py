@@ -214,7 +214,7 @@ def find_business_number(text: str) -> Iterator[Span]:
 
 _NINE = re.compile(r"(?<![\d\-.])(\d{3})( ?[\-. ] ?)(\d{2})\2(\d{4})(?!\d|[\-.]\d)")
 _SSN_LABELLED = re.compile(
-    r"(?:\bSSN|social security|\bSS ?#)(?: (?:number|no\.?"
+    r"(?:\bSSN|social security|\bSS ?#|\b(?:my|his|her|your|their) social)(?: (?:number|no\.?"
     r"|card))?[^\d\n]{0,12}(\d{3}[ \-.]?\d{2}[ \-.]?\d{4})(?!\d)",
     re.IGNORECASE,
 )
@@ -223,7 +223,7 @@ _ITIN_LABELLED = re.compile(
     r"|no\.?))?[^\d\n]{0,12}(9\d{2}[ \-.]?\d{2}[ \-.]?\d{4})(?!\d)",
     re.IGNORECASE,
 )
-_SSN_WORD = re.compile(r"\bSSN|social security|\bITIN|\btax", re.IGNORECASE)
+_SSN_WORD = re.compile(r"\bSSN|\bsocial\b|\bITIN|\btax", re.IGNORECASE)
 
 
 def find_us_ssn(text: str) -> Iterator[Span]:

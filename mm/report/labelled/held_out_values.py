@@ -5,21 +5,23 @@ import random
 from mm.report.labelled.values import Make
 
 _FIRST_EN = (
-    "Theodore Abigail Marcus Priya Oliver Chloe Ahmed Fatima Diego Sofia Hiroshi Ingrid Nathan"
-    " Zoe Patrick Heather Stanley Gwendolyn Tyrone Imani Kenji Olga Rajesh Mei Declan Aaliyah"
-    " Vincent Monique Harold Beatrice"
+    "Ruth Calvin Simone Darnell Yolanda Percival Esme Tobias Anneliese Bartholomew Keisha Ramon"
+    " Leocadia Ulrich Saoirse Thaddeus Winifred Cyrus Marguerite Ezekiel Odette Rosalind Lamont"
+    " Petra Joaquin Hyun Suresh Amara Zainab Bianca"
 ).split()
 _LAST_EN = (
-    "Fitzgerald O'Connor Patel Kowalski Nakamura Schneider Okafor Petrov Castillo Blackwood"
-    " Ramirez McAllister Whitaker Dubois Larsson Novak Goldberg Hossain Chaudhry Bennett"
-    " Pemberton Ashworth Delgado Fontaine Haruki Lindqvist Mbeki Rossi Stein Yamamoto"
+    "Abernathy Vasquez Thornton Okonkwo Ivanova Sorensen Beaumont Quintero Hargrove MacLeod Tanaka"
+    " Moreau Blanchard Kaplan Osei Rahman Villanueva Strickland Eriksen Valente Whitlock"
+    " Achterberg Dunne Papadopoulos Hwang Sinclair Montoya Bhattacharya Lockwood Ferreira"
 ).split()
 _NAMES_KO = (
-    "김하늘 이도현 박서윤 최준서 정예은 강시우 조민서 윤지호 장하린 임주원 한소율 오건우 서아린"
-    " 신유찬 권나윤 황태윤 안시은 송은우 류하준 홍지안 전수아 고은찬 문채원 손지율 배준혁 백서현"
-    " 허도경 유채린 남궁민재 심우진 노아영 하윤재 곽동훈 성미란 차영길 주현석 우상혁 구본준"
-    " 민경훈 진선규 엄태웅 채정안 원미경 천호진 방시혁 공효진 현진영 변희봉 염혜란 추자현 도경수"
-    " 석지훈 선우은숙 설경구 마동석 길해연 연제욱 위하준 표예진 명세빈"
+    "김보름 이슬기 박초아 최하람 정다솔 강이레 조아인 윤슬아 장별하 임채율 한지음 서이든 황단비"
+    " 안온유 송이담 전해나 홍시온 고은솔 문가온 손예나 배이안 백하율 유아라 남도일 심은조 하도겸"
+    " 곽한별 성주원 차은결 주시아 우다현 민태구 나혜주 진가람 엄지원 채송화 현아름 염치훈 추상미"
+    " 도하나 소이현 석도원 길은혜 위성우 표인봉 기태영 옥주현 탁재훈 남궁옥분 황보라 사공민주"
+    " 김복동 이순덕 박말순 최점례 정금자 강옥분 윤끝순 장만복 임판석 한금숙 오정자 서춘식 신길자"
+    " 권병호 황덕구 김도윤 이준서 박하준 최은우 정시우 강지호 조예준 윤유준 장지아 임서윤 한아린"
+    " 오하윤 서지유 신지안 권채아 김수자 이상옥 박광호 최영철 정미숙 강명숙 조현정"
 ).split()
 
 
@@ -30,39 +32,38 @@ def _person(rng: random.Random, language: str) -> str:
 
 
 def _address(rng: random.Random, language: str) -> str:
-    number = rng.randrange(1, 900)
+    number, small = rng.randrange(1, 900), rng.randrange(1, 40)
     if language == "ko":
         return rng.choice(
             [
-                f"서울 서초구 서초대로 {number}",
-                f"경기 용인시 수지구 풍덕천로 {number}번길 {rng.randrange(1, 60)}",
-                f"부산 남구 문현동 {number}-{rng.randrange(1, 30)}",
-                f"경상남도 창원시 성산구 상남로 {number}, {rng.randrange(101, 130)}동"
-                f" {rng.randrange(101, 1800)}호",
-                f"대구 달서구 월배로 {number} (진천동)",
-                f"전북 전주시 완산구 홍산로 {number}",
-                f"충남 아산시 배방읍 장재리 {number}",
-                f"강원도 강릉시 경강로 {number}-{rng.randrange(1, 20)}",
-                f"세종시 한누리대로 {number}",
-                f"서울 영등포구 여의대로 {number} {rng.randrange(2, 40)}층",
-                f"인천 부평구 부평동 {number}번지 햇살빌라 {rng.randrange(101, 505)}호",
-                f"제주시 노형동 {number}-{rng.randrange(1, 30)}",
+                f"서울시 은평구 통일로 {number}",
+                f"경기도 수원시 팔달구 인계동 {number}-{small}",
+                f"인천시 서구 청라커낼로 {number}, 2{small:02}호",
+                f"울산 남구 삼산로{number}번길 {small}",
+                f"강원 원주시 무실로 {number} 무실주공아파트 {100 + small}동 {number + 100}호",
+                f"경북 포항시 북구 중흥로 {number}",
+                f"전남 여수시 학동 {number}-{small}",
+                f"충남 천안시 서북구 불당동 {number}",
+                f"부산 사하구 낙동대로{number}번길 {small}-{small}",
+                f"대전 서구 둔산로 {number} {small}층",
+                f"제주 서귀포시 중문관광로 {number}",
+                f"경기 파주시 문산읍 선유리 {number}",
             ]
         )
     return rng.choice(
         [
-            f"{number} Willow Creek Road",
-            f"{number} E 42nd St, New York, NY 10017",
-            f"{number}B Baker Street, London NW1 6XE",
-            f"{number} Sunset Blvd, Los Angeles, CA 90028",
-            f"Unit {rng.randrange(1, 30)}, {number} Rosewood Drive, Houston, TX 77005",
-            f"{number} Martin Luther King Jr Blvd",
-            f"PO Box {number}, Salem, OR 97301",
-            f"{number} Elm Terrace",
-            f"{number} King's Road, Brighton BN1 2FW",
-            f"{number} North Lake Shore Drive, Chicago, Illinois 60611",
-            f"{number} Teheran-ro, Gangnam-gu, Seoul",
-            f"{number} Orchard Close, Cambridge CB2 1TN",
+            f"{number} Juniper Hollow Lane",
+            f"{number} W 5th Ave, Columbus, OH 43212",
+            f"{small} Abbey Road, London NW8 9AY",
+            f"{number} Peachtree St NE, Atlanta, GA 30308",
+            f"Apt {small}, {number} Vineyard Court, Napa, CA 94558",
+            f"{number} St. Charles Avenue, New Orleans, LA 70130",
+            f"P.O. Box {number}, Bend, OR 97709",
+            f"{number} Old Mill Road",
+            f"{small} Church Lane, York YO1 7HH",
+            f"{number} South Michigan Avenue, Chicago",
+            f"{number}-{small} Sejong-daero, Jung-gu, Seoul",
+            f"{number} Harbour View Terrace, Bristol BS1 5TY",
         ]
     )
 
