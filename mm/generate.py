@@ -181,9 +181,8 @@ def _decode(
     limits = budgets(model, prompts, config)
     rows = [_Row(limit, config, tokenizer) for limit in limits]
     steps = max(limits)
-    logits, step, engine = start(model, prompts, pictures, image_features, config, steps)
-    compiled = engine != "eager" and logits.is_cuda
-    choose = Chooser(config, prompts, seeds, steps, logits.shape[-1], logits.device, compiled)
+    logits, step, _ = start(model, prompts, pictures, image_features, config, steps)
+    choose = Chooser(config, prompts, seeds, steps, logits.shape[-1], logits.device)
     for number in range(1, steps + 1):
         tokens, probs = choose(logits)
         read = _sent(tokens, probs)

@@ -144,7 +144,6 @@ class Chooser:
         max_steps: calls at most.
         vocab_size: V.
         device: of the logits.
-        compiled: compile the greedy choice, for loops in which a few kernels count.
     """
 
     def __init__(
@@ -155,14 +154,12 @@ class Chooser:
         max_steps: int,
         vocab_size: int,
         device: torch.device,
-        compiled: bool = False,
     ) -> None:
         self.config = config
         self.num_valid = min(config.num_valid_tokens or vocab_size, vocab_size)
         self.calls = 0
         self.seen: Tensor | None = None
         self.draws: Tensor | None = None
-        self._greedy = torch.compile(greedy, dynamic=False) if compiled else greedy
         if config.repetition_penalty != 1:
             seen = torch.zeros(len(prompts), vocab_size, dtype=torch.bool)
             for row, prompt in zip(seen, prompts, strict=True):
@@ -186,7 +183,7 @@ class Chooser:
         logits = logits[:, : self.num_valid]
         self.calls += 1
         if self.seen is None and self.draws is None:
-            return self._greedy(logits)
+            return greedy(logits)
         logits = scores = logits.float()
         if self.seen is not None:
             scores = penalised(scores, self.seen, self.config.repetition_penalty)

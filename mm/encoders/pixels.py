@@ -49,9 +49,21 @@ def resize_uint8(images: Tensor, size: tuple[int, int], resample: str) -> Tensor
         return images
     if images.device.type == "cpu":
         return F.interpolate(images, size, mode=resample, align_corners=False, antialias=True)
-    # No 8-bit kernel off the CPU; bicubic overshoots, so clamp before rounding back.
-    wide = F.interpolate(images.float(), size, mode=resample, align_corners=False, antialias=True)
-    return wide.clamp(0, 255).round().to(torch.uint8)
+    return resize_rounded(images, size, resample)
+
+
+def resize_rounded(images: Tensor, size: tuple[int, int], resample: str) -> Tensor:
+    """Resize uint8 `[B, 3, H, W]` as the 8-bit kernel does, which only the CPU has.
+
+    Columns first, then rows, each rounded to 8 bits: bicubic weights overshoot, and what one pass
+    cuts off the other must not see.
+    """
+    for partly in ((images.shape[2], size[1]), size):
+        wide = F.interpolate(
+            images.float(), partly, mode=resample, align_corners=False, antialias=True
+        )
+        images = wide.clamp(0, 255).round().to(torch.uint8)
+    return images
 
 
 def to_picture(image: Image | Tensor) -> Image:

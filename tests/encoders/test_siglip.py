@@ -8,6 +8,7 @@ from PIL import Image
 
 from mm import encoders
 from mm.encoders import siglip
+from mm.encoders.pixels import resize_rounded, resize_uint8
 from tests.conftest import redraw
 
 EXACT = {"atol": 2e-5, "rtol": 1e-4}
@@ -213,6 +214,18 @@ def test_encoders_are_built_by_name():
         ValueError, match=r"unknown encoder 'siglp'; known: .*did you mean 'siglip'"
     ):
         encoders.build("siglp", {})
+
+
+@pytest.mark.parametrize("resample", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(500, 300), (9, 11), (40, 700), (31, 33)], ids=str)
+def test_resizing_without_the_8_bit_kernel_is_a_level_off_at_most(size, resample):
+    generator = torch.Generator().manual_seed(0)
+    batch = torch.randint(0, 256, (2, 3, *size), generator=generator, dtype=torch.uint8)
+    off = (
+        resize_rounded(batch, (32, 32), resample).int()
+        - resize_uint8(batch, (32, 32), resample).int()
+    )
+    assert off.abs().max() <= 1 and off.abs().float().mean() < 0.04
 
 
 @pytest.mark.gpu
