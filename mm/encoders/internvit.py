@@ -157,6 +157,9 @@ class Encoder(TiledEncoder):
     any_size = True
     published = Published(
         model_types=("intern_vit_6b", "internvl_vision"),  # the former is said by every size
+        whole=("internvl",),
+        prefixes=(("vision_tower.", ""),),
+        ignored=(r"(language_model|multi_modal_projector)\..*",),
         fields=(
             ("qkv_bias", "attention_bias"),
             ("qk_normalization", "use_qk_norm"),

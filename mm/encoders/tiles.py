@@ -134,6 +134,9 @@ def cut_each(
     ]
 
 
+_VIEWS_AT_ONCE = 32  # without gradients: enough for a GPU, and a few pictures are many tiles
+
+
 class TiledEncoder(SquareEncoder):
     """An encoder of squares that sees a picture in tiles, if its config has more than one."""
 
@@ -164,6 +167,16 @@ class TiledEncoder(SquareEncoder):
         (grid,) = super().views(*pixels.shape[2:])
         views = tuple((grid,) * len(cut_one) for cut_one in cuts)
         return Pictures(normalize(pixels, config.image_mean, config.image_std), views)
+
+    def tokens(self, pictures: Pictures) -> Tensor:
+        """Map pictures to patch tokens `[ΣN, D]`, view after view, row by row.
+
+        Without gradients some views are run after the others, so that memory stays bounded.
+        """
+        if torch.is_grad_enabled() or self.config.max_tiles == 1:
+            return super().tokens(pictures)
+        parts = pictures.pixel_values.split(_VIEWS_AT_ONCE)
+        return torch.cat([self(part).flatten(0, 1) for part in parts])
 
     def from_processor(self, pixel_values: Tensor, **inputs: Tensor) -> Pictures:
         """Take tiles that a published processor made: each is a picture of its own then.

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import mm
+import mm.encoders
 from mm import vlm
-from mm.checkpoints import internvl, store
+from mm.checkpoints import internvl, native, store
 from mm.checkpoints.fill import unfilled
 from mm.errors import CheckpointError
 from mm.generate import GenerationConfig, generate
@@ -175,6 +176,25 @@ def test_names_as_transformers_has_them_in_memory_are_read(plain, tmp_path):
     loaded = internvl.load(changed(plain, tmp_path / "memory", tensors)).model
     for name, tensor in internvl.load(plain).model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_the_tower_alone_is_read_from_the_folder_of_the_whole(plain):
+    tower = mm.encoders.load(plain)
+    whole = internvl.load(plain).model.encoder
+    assert tower.config == replace(whole.config, max_tiles=1)  # tiles are the whole model's
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tower.state_dict()[name], tensor), name
+
+
+def test_a_published_model_is_saved_as_one_of_our_own(plain, tmp_path):
+    model = mm.load(plain, device="cpu")
+    native.save(model.vlm, model.tokenizer, tmp_path / "own", card="Copied.", extra=model.config)
+    again = mm.load(tmp_path / "own", device="cpu")
+    (path,) = pictures(tmp_path / "pictures", [(90, 40)])
+    before, after = model.prepare(path, QUESTION), again.prepare(path, QUESTION)
+    assert after.input_ids == before.input_ids
+    logits = model.vlm(torch.tensor([before.input_ids]), before.pictures)
+    assert torch.equal(again.vlm(torch.tensor([after.input_ids]), after.pictures), logits)
 
 
 @pytest.mark.parametrize("tie", [True, False, "gone"])

@@ -108,6 +108,21 @@ def test_an_encoder_sees_tiles_as_promised_and_as_pictures_of_their_own(tmp_path
             assert torch.equal(pixels[-1:], single.preprocess([one]).pixel_values)
 
 
+@torch.no_grad()
+def test_many_views_are_run_in_parts_with_the_same_tokens(monkeypatch):
+    encoder = ready(internvit.Encoder(CONFIG))
+    pixels = torch.randn(5, 3, 28, 28, generator=torch.Generator().manual_seed(1))
+    pictures = encoder.from_processor(pixels)
+    ran = []
+    encoder.register_forward_pre_hook(lambda _, inputs: ran.append(len(inputs[0])))
+    monkeypatch.setattr(tiles, "_VIEWS_AT_ONCE", 2)
+    tokens = encoder.tokens(pictures)
+    assert ran == [2, 2, 1]
+    with torch.enable_grad():
+        torch.testing.assert_close(tokens, encoder.tokens(pictures), **EXACT)
+    assert ran == [2, 2, 1, 5]
+
+
 def test_tensors_of_a_published_processor_are_taken_tile_by_tile():
     encoder = internvit.Encoder(replace(CONFIG, min_tiles=2))
     pixels = torch.zeros(6, 3, 28, 28)
