@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from mm.checkpoints.fill import unfilled
-from mm.encoders import VisionEncoder
+from mm.encoders import Pictures, VisionEncoder
+from mm.encoders.native import NativeEncoder
 from mm.errors import UsageError
 from mm.report.bench import align, machine, say_on_stderr
 from mm.report.bench_engines import wait
@@ -188,22 +189,24 @@ def random_encoder(
     return encoder.to(device, dtype).eval()
 
 
-def some_pixels(encoder: VisionEncoder, batch_size: int, seed: int = 0) -> Tensor:
-    """Pixel values of pictures of noise, where the encoder is and of its type."""
+def some_pictures(encoder: VisionEncoder, batch_size: int, seed: int = 0) -> Pictures:
+    """Pictures of noise, prepared, where the encoder is and of its type."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (batch_size, 3, 64, 64), generator=generator, dtype=torch.uint8)
     weight = next(encoder.parameters())
-    return encoder.preprocess(images).pixel_values.to(weight.device, weight.dtype)
+    pictures = encoder.preprocess(images)
+    pixel_values = pictures.pixel_values.to(weight.device, weight.dtype)
+    return dataclasses.replace(pictures, pixel_values=pixel_values)
 
 
 def work(encoder: VisionEncoder) -> dict[str, Any]:
     """What a picture takes: FLOPs, tokens; and how many parameters do it."""
-    pixels = some_pixels(encoder, 1)
+    picture = some_pictures(encoder, 1)
     with flop_counter() as counter:
-        tokens = encoder(pixels)
+        tokens = encoder.tokens(picture)
     return {
         "flops": counter.get_total_flops(),
-        "tokens": tokens.shape[1],
+        "tokens": len(tokens),
         "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
         "config": asdict(encoder.config),
     }
@@ -234,9 +237,9 @@ def best_batch_size(encoder: VisionEncoder, until: float) -> int:
     size = 8 if device.type == "cuda" else 1
     while size <= 512 and time.perf_counter() < until:
         try:
-            pixels = some_pixels(encoder, size)
-            encoder(pixels)
-            took = min(seconds(lambda p=pixels: encoder(p), device) for _ in range(2))  # type: ignore[misc]
+            run = make_engine("eager", encoder, some_pictures(encoder, size))
+            run()
+            took = min(seconds(run, device) for _ in range(2))
         except torch.OutOfMemoryError:
             break
         rates[size] = size / took
@@ -260,8 +263,8 @@ def _measure(
     sizes = settings.batch_sizes or (best_batch_size(encoder, begin + (until - begin) / 5),)
     rows: list[Row] = []
     for size in sizes:
-        pixels = some_pixels(encoder, size, settings.seed)
-        expected = encoder(pixels)
+        pictures = some_pictures(encoder, size, settings.seed)
+        expected = encoder.tokens(pictures)
         ready: list[tuple[Row, Callable[[], Tensor], int]] = []
         for engine in settings.engines:
             row = Row(name, engine, size)
@@ -271,10 +274,10 @@ def _measure(
                 row.left_out = f"the time is up ({settings.budget_s:g} s)"
                 continue
             try:
-                call = make_engine(engine, encoder, pixels)
+                call = make_engine(engine, encoder, pictures)
                 for _ in range(3):  # compiles, records, and once as it will be
                     tokens = call()
-                row.off = _off(tokens[:, -expected.shape[1] :], expected)
+                row.off = _off(tokens, expected)
                 times = max(1, round(WINDOW_S / seconds(call, device)))
             except Exception as error:  # one engine that fails must not take the others along
                 said = " ".join(str(error).split())[:160]
@@ -293,24 +296,29 @@ def _measure(
 
 
 def _off(found: Tensor, expected: Tensor) -> float:
-    """Largest difference in standard deviations of what is expected."""
+    """Largest difference to what is expected, in its standard deviations."""
+    if found.ndim == 3:  # with class token and registers, which may have been dropped
+        each = len(expected) // len(found)
+        found = found[:, -each:].flatten(0, 1)
     return float((found.float() - expected.float()).abs().max() / expected.float().std())
 
 
-def make_engine(name: str, encoder: VisionEncoder, pixels: Tensor) -> Callable[[], Tensor]:
-    """Make what runs a batch and gives tokens; compiling may take a minute.
+def make_engine(name: str, encoder: VisionEncoder, pictures: Pictures) -> Callable[[], Tensor]:
+    """Make what runs a batch and gives tokens, `[ΣN, D]` or `[B, N, D]`; it may compile first.
 
     Raises:
         UsageError: transformers is missing, or has no such model.
     """
-    mode = MODES[name.removeprefix("hf-")]
-    module: Any = transformers_model(encoder) if name.startswith("hf-") else encoder
+    mode, given = MODES[name.removeprefix("hf-")], pictures
+    forward: Any = encoder.tokens
+    if name.startswith("hf-"):
+        forward, given = transformers_model(encoder), pictures.pixel_values  # type: ignore[assignment]
     if mode is not None:
-        module = torch.compile(module, mode=mode, dynamic=False)
+        forward = torch.compile(forward, mode=mode, dynamic=False)
 
     def run() -> Tensor:
         with torch.no_grad():
-            found = module(pixels)
+            found = forward(given)
         return found if isinstance(found, Tensor) else found.last_hidden_state
 
     return run
@@ -333,6 +341,8 @@ def transformers_model(encoder: VisionEncoder) -> nn.Module:
     published = encoder.published
     if published is None:
         raise UsageError("transformers has no model of this kind")
+    if isinstance(encoder, NativeEncoder):
+        raise UsageError("transformers takes pictures of native resolution in other ways")
     auto: Any = transformers  # not typed throughout
     renamed = {ours: theirs for theirs, ours in published.fields}
     fields = {renamed.get(n, n): v for n, v in asdict(encoder.config).items() if n not in OWN}

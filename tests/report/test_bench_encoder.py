@@ -74,10 +74,10 @@ def test_batch_size_is_searched_where_none_is_given() -> None:
 
 def test_a_compiled_engine_gives_the_tokens_of_the_eager_one() -> None:
     encoder = random_encoder("siglip", [*TINY, "intermediate_size=48"], CONF, CPU, torch.float32)
-    pixels = bench_encoder.some_pixels(encoder, 2)
-    found = bench_encoder.make_engine("eager", encoder, pixels)()
+    pictures = bench_encoder.some_pictures(encoder, 2)
+    found = bench_encoder.make_engine("eager", encoder, pictures)()
     assert not found.requires_grad
-    assert torch.equal(found, encoder(pixels))
+    assert torch.equal(found, encoder(pictures.pixel_values).flatten(0, 1))
 
 
 def test_what_cannot_be_measured_is_said() -> None:
@@ -85,6 +85,9 @@ def test_what_cannot_be_measured_is_said() -> None:
     result = bench_encoders(words, replace(SHORT, budget_s=0.0), CONF)
     assert [row["left_out"] for row in result["rows"]] == ["the time is up (0 s)"] * 2
     assert "eager x 2: left out, the time is up" in bench_encoder.table(result)
+    words = ["siglip2_naflex", *TINY[:3], "patch_size=8", "intermediate_size=48"]
+    ours, theirs = bench_encoders(words, SHORT, CONF)["rows"]
+    assert ours["off"] == 0 and "native resolution" in theirs["left_out"]
     timm = pytest.importorskip("timm")
     assert timm
     words = ["timm", "model=resnet10t", "image_size=32"]
