@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from mm.checkpoints import native
+from mm.checkpoints.needs import Needs, needs_of
 from mm.checkpoints.published import format_of, load_vlm
 from mm.checkpoints.qwen3 import load_text
 from mm.errors import CheckpointError, ConfigError, UsageError
@@ -30,13 +31,16 @@ def read_folder(path: str | os.PathLike[str] | None, device: str, dtype: str | N
                 f"the package's own model {SHIPPED} is missing from {ASSETS}: name a model's "
                 "folder, or train one with `python scripts/train.py experiment=scenes`"
             )
-    if dtype is not None and dtype not in DTYPES:
-        raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
-    place = pick_device(device)
-    default = torch.bfloat16 if place.type == "cuda" else torch.float32
-    numbers = DTYPES[dtype] if dtype else default
+    place, numbers = _place(device, dtype)
     try:
         kind = format_of(path)
+        needs = needs_of(path, place, numbers)
+        if not needs.fits:
+            smaller = "" if numbers.itemsize == 2 else " dtype 'bfloat16',"
+            raise UsageError(
+                f"the model in {os.fspath(path)} does not fit on {place.type}: {needs};"
+                f" use{smaller} another device or a smaller model"
+            )
         if kind == "text":
             return _read_text(path, place, numbers)
         loaded = (load_vlm if kind == "vlm" else native.load)(path, place, numbers)
@@ -49,6 +53,20 @@ def read_folder(path: str | os.PathLike[str] | None, device: str, dtype: str | N
     if kind == "vlm":
         config["generation"] = {"max_new_tokens": TEXT_TOKENS, **config["generation"]}
     return loaded.model, loaded.tokenizer, config
+
+
+def memory_needed(path: str | os.PathLike[str], device: str, dtype: str | None) -> Needs:
+    """Say what `read_folder` would take of the device's memory; raises as it does."""
+    format_of(path)
+    return needs_of(path, *_place(device, dtype))
+
+
+def _place(device: str, dtype: str | None) -> tuple[torch.device, torch.dtype]:
+    if dtype is not None and dtype not in DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+    place = pick_device(device)
+    default = torch.bfloat16 if place.type == "cuda" else torch.float32
+    return place, DTYPES[dtype] if dtype else default
 
 
 def _read_text(path: str | os.PathLike[str], device: torch.device, dtype: torch.dtype) -> Ready:

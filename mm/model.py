@@ -18,6 +18,7 @@ from PIL.Image import Exif, Image
 from torch import Tensor
 
 from mm.errors import UsageError
+from mm.folder import memory_needed as memory_needed
 from mm.folder import pick_device as pick_device
 from mm.folder import read_folder
 from mm.generate import Generated, GenerationConfig, check_length, generate, stream_text

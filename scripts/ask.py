@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from mm.cli.answers import Record, answer_facts, answer_pictures, answer_question
 from mm.cli.console import run
-from mm.cli.options import IMAGE_HELP, add_model_options, add_output_options, make_parser
+from mm.cli.options import (
+    IMAGE_HELP,
+    add_model_options,
+    add_output_options,
+    load_model,
+    make_parser,
+)
 from mm.cli.questions import answer_file
 
 if TYPE_CHECKING:
@@ -50,9 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def ask(args: argparse.Namespace) -> int:
-    import mm
-
-    model = mm.load(args.model, args.device, args.dtype)
+    model = load_model(args, PROG)
     if args.batch is not None:
         return answer_file(model, args.batch, args.output, args, PROG)
     if not args.images:

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from mm.cli.answers import Record, answer_facts, answer_pictures
 from mm.cli.console import run
-from mm.cli.options import IMAGE_HELP, add_model_options, add_output_options, make_parser
+from mm.cli.options import (
+    IMAGE_HELP,
+    add_model_options,
+    add_output_options,
+    load_model,
+    make_parser,
+)
 
 if TYPE_CHECKING:
     from mm.model import Answer
@@ -30,9 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def caption(args: argparse.Namespace) -> int:
-    import mm
-
-    model = mm.load(args.model, args.device, args.dtype)
+    model = load_model(args, PROG)
     prompt = model.caption_prompt(args.lang) if args.prompt is None else args.prompt
 
     def record(path: str, answer: "Answer") -> Record:

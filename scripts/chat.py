@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from mm.cli.console import Console, read_line, readable, run
-from mm.cli.options import add_model_options, generation_options, make_parser
+from mm.cli.options import add_model_options, generation_options, load_model, make_parser
 from mm.errors import MMError
 from mm.privacy import PrivacyError
 
@@ -26,10 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def chat(args: argparse.Namespace) -> int:
-    import mm
     from mm.text.chat import IMAGE_MARKER
 
-    model = mm.load(args.model, args.device, args.dtype)
+    model = load_model(args, PROG)
     console = Console(PROG, 0)
     images, turns = list(args.images), list[tuple[str, str]]()
     num_told = 0  # pictures that an earlier turn has shown

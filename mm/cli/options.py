@@ -1,10 +1,13 @@
 """Options that the scripts share, and what they say to the model."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
+from mm.cli.console import printable
+
 if TYPE_CHECKING:
-    from mm.model import Options
+    from mm.model import Model, Options
 
 # Of `mm.model.Options`, those that can be given here.
 OPTIONS = (
@@ -18,6 +21,7 @@ OPTIONS = (
     "stop_strings",
     "decode",
 )
+TOLD_FROM = 10**9  # bytes of weights from which loading takes a while
 IMAGE_HELP = "file, folder (its pictures, found by content), pattern, or - for paths on stdin"
 
 
@@ -50,6 +54,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, metavar="N", help="of sampling (default: 0)")
     add("--thinking", choices=("on", "off"), help="think before answering, or not")
     add("--stop", action="append", metavar="TEXT", help="end in front of TEXT; may be repeated")
+
+
+def load_model(args: argparse.Namespace, prog: str) -> "Model":
+    """Load the model that was asked for; say first what a large one takes of the memory."""
+    from mm.model import Model, memory_needed
+
+    if args.model is not None:
+        needs = memory_needed(args.model, args.device, args.dtype)
+        if needs.fits and needs.weights >= TOLD_FROM:  # else loading says that it can't
+            print(f"{prog}: {printable(args.model)}: {needs}", file=sys.stderr, flush=True)
+    return Model.load(args.model, args.device, args.dtype)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
