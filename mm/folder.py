@@ -8,6 +8,7 @@ import torch
 
 from mm.checkpoints import native
 from mm.checkpoints.needs import Needs, needs_of
+from mm.checkpoints.needs import free_memory as free_memory
 from mm.checkpoints.published import format_of, load_vlm
 from mm.checkpoints.qwen3 import load_text
 from mm.errors import CheckpointError, ConfigError, UsageError

@@ -391,3 +391,13 @@ def test_logits_of_padded_rows_are_those_of_each_alone(model: Model) -> None:
             alone = model.logits(ids, pixel_values=request.pictures.pixel_values)
             kept = found[index] if index == 0 else found[1, torch.tensor(mask).bool()]
             torch.testing.assert_close(kept, alone[0], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(0, 1), (3, 3), (1000, 16), (None, 16)])
+def test_batches_fit_the_memory(monkeypatch: pytest.MonkeyPatch, rows, expected) -> None:
+    config = {"generation": {"max_new_tokens": 12}}
+    model = Model(tiny_model.model(), tiny_model.tokenizer(), config)
+    row = (tiny_model.NUM_IMAGE_TOKENS + 12) * 2 * 2 * 2 * 16 * 4  # keys, layers, heads, width
+    free = None if rows is None else 2 * rows * row + row
+    monkeypatch.setattr("mm.model.free_memory", lambda device: free)
+    assert model.batch_size == expected

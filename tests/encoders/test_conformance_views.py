@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from mm.encoders import conformance, siglip2_naflex
+from mm.encoders import conformance, internvit, siglip2_naflex
 from mm.encoders.packed import Packed
 from mm.encoders.siglip2_naflex import Encoder
-from tests.encoders.test_conformance import failures
+from tests.encoders.test_conformance import failures, passes_everything, tiny
 
 
 def in_blocks(view, h, w):
@@ -62,6 +62,20 @@ class PositionsStayOnTheCpu(Encoder):
         return tokens + ones.to(tokens.dtype)
 
 
+class ShowsTheWholeFirst(internvit.Encoder):
+    def preprocess(self, images):
+        pictures = super().preprocess(images)
+        views = pictures.pixel_values.split([len(views) for views in pictures.views])
+        pixels = torch.cat([one.roll(1, 0) for one in views])
+        return type(pictures)(pixels, pictures.views)
+
+
+class ForgetsTheWhole(internvit.Encoder):
+    def views(self, height, width):
+        found = super().views(height, width)
+        return found[: max(1, len(found) - 1)]
+
+
 WRONG = [
     (LooksAtOtherPictures, "batch", "alone and in a batch differ"),
     (GivesBlocks, "order", "undo any order by blocks"),
@@ -69,18 +83,26 @@ WRONG = [
     (PromisesOneMore, "shapes", "make views() and hidden_size say what"),
     (RefusesInViewsOnly, "shapes", "let both call one check of the size"),
     (PositionsStayOnTheCpu, "devices", "make tensors on the pixels' device"),
+    (ShowsTheWholeFirst, "order", "give tokens row by row"),
+    (ForgetsTheWhole, "shapes", "make views() and hidden_size say what"),
 ]
 
 
 @pytest.mark.parametrize(
     ("kind", "check", "told"), WRONG, ids=[kind.__name__ for kind, *_ in WRONG]
 )
-def test_wrong_native_encoder_fails_its_check(kind, check, told):
+def test_wrong_encoder_of_views_fails_its_check(kind, check, told):
     torch.compiler.reset()
-    config = siglip2_naflex.Config(**conformance.tiny_values(siglip2_naflex.Config))
-    encoder = kind(config)
+    family = internvit if issubclass(kind, internvit.Encoder) else siglip2_naflex
+    more = {"max_tiles": 4, "shortest_edge": None} if family is internvit else {}
+    encoder = kind(family.Config(**{**conformance.tiny_values(family.Config), **more}))
     encoder.init_weights(torch.Generator().manual_seed(0))
     conformance.disturb(encoder)
     found = failures(encoder.eval(), save_and_load=None, projectors={}, compile_backend=None)
-    assert set(found) - {"gradients"} == {check}
-    assert told in found[check]
+    assert check in found and told in found[check]
+    assert set(found) <= {check, "gradients", "pixels"}
+
+
+def test_encoder_of_tiles_conforms():
+    torch.compiler.reset()
+    passes_everything(tiny("internvit", max_tiles=4, shortest_edge=None))
