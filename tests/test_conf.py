@@ -27,6 +27,8 @@ FILES = sorted(
 TESTED = {
     "encoder", "projector", "decoder", "data", "recipe", "experiment", "privacy", "source", "task",
 }  # fmt: skip
+# Encoders that give several levels side by side, and the projectors that take them.
+DEEPSTACK = {"qwen3_vl_so400m": "deepstack", "qwen3_vl_large": "deepstack_large"}
 
 
 def composed(config_name: str, *overrides: str) -> DictConfig:
@@ -72,12 +74,13 @@ def test_every_group_is_tested_here() -> None:
 def test_encoder_builds(name: str) -> None:
     if name.startswith("timm"):
         pytest.importorskip("timm", reason="timm, an extra, is not installed")
-    check_training([f"encoder={name}", "projector=linear"])
+    check_training([f"encoder={name}", f"projector={DEEPSTACK.get(name, 'linear')}"])
 
 
 @pytest.mark.parametrize("name", options("projector"))
 def test_projector_builds(name: str) -> None:
-    check_training([f"projector={name}"])
+    encoders = [f"encoder={encoder}" for encoder, own in DEEPSTACK.items() if own == name]
+    check_training([f"projector={name}", *encoders])
 
 
 @pytest.mark.parametrize("name", options("decoder"))

@@ -231,6 +231,15 @@ def _native_preprocessing(
     known: Collection[str],
 ) -> dict[str, Any]:
     """Return fields of the config of an encoder that keeps proportions; it has no size to check."""
+    pictures = dict(pictures)
+    area = pictures.get("size")
+    if isinstance(area, Mapping) and area.keys() == {"shortest_edge", "longest_edge"}:
+        # Numbers of pixels, in spite of their names.
+        edges = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
+        pictures |= {name: area[edge] for name, edge in edges.items() if name in known}
+        pictures["size"] = None if edges.keys() <= set(known) else area
+    if "merge_size" in pictures:
+        pictures["spatial_merge_size"] = pictures["merge_size"]
     if pictures.get("size") is not None or pictures.get("crop_size") is not None:
         raise ValueError(
             f"{PICTURES} resizes to {pictures.get('size')} and cuts out"

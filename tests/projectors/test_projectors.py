@@ -7,7 +7,7 @@ from mm import projectors
 from mm.projectors.shuffle import pixel_shuffle, shuffled_grid
 from tests.conftest import redraw
 
-KINDS = ["linear", "mlp"]
+KINDS = ["linear", "mlp", "deepstack"]
 
 
 def test_shuffle_channels_run_over_row_offset_column_offset_width():

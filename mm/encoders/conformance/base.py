@@ -106,9 +106,9 @@ def hard_pictures() -> dict[str, Image]:
     }
 
 
-def tiny_values(config_type: Any) -> dict[str, int]:  # Any: a dataclass of the family's own
+def tiny_values(config_type: Any) -> dict[str, Any]:  # Any: a dataclass of the family's own
     """Return values for those fields of a config that make its encoder tiny."""
-    sizes = {
+    sizes: dict[str, Any] = {
         "hidden_size": 32,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
@@ -119,6 +119,10 @@ def tiny_values(config_type: Any) -> dict[str, int]:  # Any: a dataclass of the 
         "patch_size": 8,
         "num_patches": 16,
         "max_num_patches": 24,
+        "num_position_embeddings": 16,
+        "min_pixels": 512,
+        "max_pixels": 1536,
+        "deepstack_visual_indexes": (0,),
     }
     hints = typing.get_type_hints(config_type)
     pictures = ("image_size", "picture_size", "shortest_edge")
@@ -127,7 +131,11 @@ def tiny_values(config_type: Any) -> dict[str, int]:  # Any: a dataclass of the 
         name: size
         for name, size in sizes.items()
         if name in hints
-        and (hints[name] is int or (name in pictures and int in typing.get_args(hints[name])))
+        and (
+            hints[name] is int
+            or isinstance(size, tuple)
+            or (name in pictures and int in typing.get_args(hints[name]))
+        )
     }
 
 
