@@ -398,22 +398,24 @@ def test_on_a_gpu_padded_batches_cached_steps_and_the_cpu_agree(tiny_decoder, dt
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_compiled_training_under_autocast_equals_eager(tiny_decoder):
+def test_on_a_gpu_compiled_training_under_autocast_is_as_close_to_float32_as_eager(tiny_decoder):
     decoder = tiny_decoder.cuda()
     ids = some_ids(decoder).cuda()
     mask = torch.ones(13, 13, dtype=torch.bool, device="cuda").tril().repeat(3, 1, 1, 1)
     mask[0, :, :4] = False  # rows that may attend nothing
 
-    def loss():
-        with torch.autocast("cuda", torch.bfloat16):
+    def loss(narrow=True):
+        with torch.autocast("cuda", torch.bfloat16, enabled=narrow):
             logits = decoder.logits(decoder.hidden(ids, attention_mask=mask))
         return logits[:, 4:].float().square().mean()
 
     gradients = []
-    for run in (loss, torch.compile(loss, fullgraph=True)):
+    for run in (lambda: loss(narrow=False), loss, torch.compile(loss, fullgraph=True)):
         decoder.zero_grad()
         run().backward()
         gradients.append([parameter.grad.clone() for parameter in decoder.parameters()])
-    for eager, compiled in zip(*gradients, strict=True):
-        assert eager.isfinite().all()
-        assert (eager - compiled).norm() < 0.02 * eager.norm() + 1e-6
+    for exact, eager, compiled in zip(*gradients, strict=True):
+        assert compiled.isfinite().all()
+        noise = (eager - exact).norm()
+        assert noise < 0.05 * exact.norm() + 1e-6
+        assert (compiled - exact).norm() < 1.2 * noise + 1e-6
