@@ -178,6 +178,59 @@ def test_names_as_transformers_has_them_in_memory_are_read(plain, tmp_path):
         assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
+def test_qianfans_tower_has_biases_unless_its_config_says_otherwise(tmp_path):
+    published_vlm.save_internvl(tmp_path / "model", qianfan=True)
+    tower = json.loads((tmp_path / "model/config.json").read_text())["vision_config"]
+    del tower["attention_bias"]
+    folder = changed(tmp_path / "model", tmp_path / "unsaid", vision_config=tower)
+    assert internvl.load(folder).model.encoder.config.attention_bias
+
+
+def test_tiles_are_as_many_as_the_processors_file_says(plain, tmp_path):
+    folder = changed(plain, tmp_path / "tiles")
+    found = json.loads((folder / "processor_config.json").read_text())["image_processor"]
+    found |= {"min_patches": 2, "max_patches": 3, "crop_to_patches": False}
+    (folder / "processor_config.json").unlink()
+    (folder / "preprocessor_config.json").write_text(json.dumps(found))  # where older files have it
+    encoder = internvl.load(folder).model.encoder
+    assert (encoder.config.min_tiles, encoder.config.max_tiles) == (2, 3)
+    assert len(encoder.views(50, 50)) == 3
+
+
+TOOLS = "return a json object with function name and arguments within"
+TEMPLATES = {
+    "its own": (published_vlm.INTERNVL_TEMPLATE.replace("PICTURE", "<IMG_CONTEXT>"), "\n"),
+    "escaped": ("<|im_start|> {{ '<IMG_CONTEXT>\\n' }}", "\n"),
+    "without a line break": ("<|im_start|> {{ '<IMG_CONTEXT>' }}", ""),
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_what_follows_a_picture_is_told_by_the_template(plain, tmp_path, name):
+    folder = changed(plain, tmp_path / "template")
+    template, after = TEMPLATES[name]
+    (folder / "chat_template.jinja").write_text(template)
+    chat = internvl.load(folder).config["chat"]
+    assert chat["revision"] == "instruct-2507" and chat["image_end"] == f"</img>{after}"
+    assert (chat["image_start"], chat["image_token"]) == ("<img>", "<IMG_CONTEXT>")
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    assert internvl.load(folder).config["chat"] == chat
+
+
+def test_another_frame_is_told_by_its_template_or_not_known(plain, tmp_path):
+    folder = changed(plain, tmp_path / "template")
+    path = folder / "chat_template.jinja"
+    path.write_text(
+        f"<|im_start|> tools {TOOLS} reasoning_content last_query_index enable_thinking"
+    )
+    assert internvl.load(folder).config["chat"]["revision"] == "qwen3"
+    path.write_text("<|im_start|> with tools of its own")
+    assert internvl.load(folder).config["chat"]["revision"] is None
+    path.unlink()
+    assert internvl.load(folder).config["chat"]["revision"] == "instruct-2507"
+
+
 def test_the_tower_alone_is_read_from_the_folder_of_the_whole(plain):
     tower = mm.encoders.load(plain)
     whole = internvl.load(plain).model.encoder

@@ -146,6 +146,8 @@ def test_a_published_folder_is_written_again(tmp_path):
     _, same = asked(again, paths, QUESTION)
     assert same.input_ids.tolist() == inputs.input_ids.tolist()
     torch.testing.assert_close(theirs(**same).logits, reference(**inputs).logits, **EXACT)
+    generation = json.loads((out / "generation_config.json").read_text())
+    assert generation["do_sample"] is False and "temperature" not in generation
     before, after = mm.load(tmp_path / "qianfan", device="cpu"), mm.load(out, device="cpu")
     assert after.vlm.config == before.vlm.config and after.config == before.config
     for name, tensor in before.vlm.state_dict().items():
@@ -175,6 +177,31 @@ UNFIT = {
         {"shuffle": 2, "layer_norm": False},
         "InternVL's does not fit the projector's layer_norm, which is False, not True; Llava's does"
         " not fit the encoder's max_tiles, which is 2, not 1",
+    ),
+    "another epsilon": (
+        ("siglip", MLP),
+        {"shuffle": 2, "layer_norm_eps": 1e-6},
+        "Lfm2Vl's does not fit the projector's layer_norm_eps, which is 1e-06, not 1e-05",
+    ),
+    "another epsilon of tiles": (
+        ("internvit", {**MLP, "max_tiles": 2}),
+        {"shuffle": 2, "layer_norm_eps": 1e-6},
+        "InternVL's does not fit the projector's layer_norm_eps, which is 1e-06, not 1e-05",
+    ),
+    "cut pictures": (
+        ("internvit", {**MLP, "shortest_edge": 30}),
+        {"shuffle": 2},
+        "InternVL's does not fit the encoder's shortest_edge, which is 30, not None",
+    ),
+    "kept class token": (
+        ("clip", {**MLP, "keep_prefix": True}),
+        PLAIN,
+        "Llava's does not fit the encoder's keep_prefix, which is True, not False",
+    ),
+    "kept class token of tiles": (
+        ("internvit", {**MLP, "keep_prefix": True}),
+        {"shuffle": 2},
+        "InternVL's does not fit the encoder's keep_prefix, which is True, not False",
     ),
     "registers": (
         ("dinov2", {**SIDE, "picture_size": 28, "num_register_tokens": 4}),
