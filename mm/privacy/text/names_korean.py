@@ -48,6 +48,11 @@ _ROLE = re.compile(
     r"|부장|대리|사장|예금주|신청인|보호자|고객|회원|직원|저는|나는|제가|내가|친구|동생|아들|딸"
     r"|남편|아내|사람은|이름은|이분은) ?$"
 )
+# After these a name may be of any syllables, but end in no particle: 강이레 선생님.
+_STRONG = re.compile(
+    "씨|님|선생님|교수|박사|감독|작가|변호사|의원|대표|과장|부장|대리|팀장|원장|목사|여사|기자"
+)
+_ENDINGS = "의은는이가을를도에로와과들인한할된만간별용적형식"
 _CLOSING = re.compile("드림|올림|배상|귀하|귀중")
 _BETWEEN = (*"·․ㆍ・.,/", ", ")
 _WORD = re.compile("[가-힣]+")
@@ -94,6 +99,11 @@ def _full_name(text: str, start: int, word: str, following: str) -> int:
         if name[size:] in given and (titled or rest == "" or _TAIL.match(rest)):
             return size + 2
         usual = name[size] in firsts and name[-1] in seconds and name[:2] not in words
+        strong = titled and name[0] in _FREQUENT and name[:2] not in words
+        if strong and name[-1] not in _ENDINGS and _STRONG.match(rest or following):
+            return size + 2
+        if usual and name[0] in "김박" and (rest == "" or _TAIL.match(rest)):
+            return size + 2
         if usual and (titled or (rest == "" and _CLOSING.match(following))):
             return size + 2
         if usual and (rest == "" or _TAIL.match(rest)) and name[0] in _FREQUENT:

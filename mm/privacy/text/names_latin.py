@@ -49,8 +49,15 @@ _WORD = re.compile(rf"(?<![\w'@/#])(?:{_CAP}|[A-Z]{{3,15}})(?![\w@])")
 _AFTER = re.compile(
     rf"(?:[ ](?:[A-Z]\.?(?=[ ])|{_OF}(?= [A-Z])|(?:{_CAP}|[A-Z]{{2,15}})(?![\w@]))){{1,4}}"
 )
+_CAPITAL_NEXT = re.compile(r" ([A-Z][a-z]+)")
 _INVERTED = re.compile(
     rf"(?<!\w)({_CAP}|[A-Z]{{2,15}}), ({_CAP}|[A-Z]{{3,15}})(?: ([A-Z])\.?)?(?!\w| [A-Z][a-z])"
+)
+# A capitalised word and a surname, where a sentence does not start and no third follows.
+_UNKNOWN = re.compile(
+    r"(?:\b(?:by|with|from|is|was|see|met|meet|ask|tell|and|of|for|to|wishes,|regards,|thanks,"
+    r"|love,) )"
+    r"([A-Z][a-z]{2,14}) ([A-Z][a-z]{2,14})(?![\w@&]| (?:[A-Z&]|and [A-Z])|-)"
 )
 _INITIALS = re.compile(rf"(?<![\w.])(?:[A-Z]\. ?){{1,2}}({_CAP})(?!\w)")
 
@@ -94,6 +101,11 @@ def find(text: str) -> Iterator[Span]:
         last = match.group(1).lower()
         if last in surnames and last not in first and first.get(match.group(2).lower(), "?") != "?":
             yield match.span()
+    for match in _UNKNOWN.finditer(text):
+        given, last = match.group(1).lower(), match.group(2).lower()
+        if last in surnames and last not in common and last not in first and _name_like(given):
+            if last not in lists.words("not_after") and given not in lists.words("not_before"):
+                yield match.span(1)[0], match.end(2)
     for match in _INITIALS.finditer(text) if "." in text else ():
         if match.group(1).lower() in surnames and match.group(1).lower() not in common:
             yield match.span()
@@ -139,6 +151,9 @@ def _from_lists(text: str) -> Iterator[Span]:
             continue
         after = _AFTER.match(text, match.end())
         rest = _trimmed(after.group()) if after else ""
+        place = _CAPITAL_NEXT.match(text, match.end() + len(rest))
+        if rest and place and place[1].lower() in lists.words("places"):
+            continue  # Nelson Mandela Bay
         parts = rest.split()
         last = parts[-1].lower().rstrip(".") if parts else ""
         if word.isupper():

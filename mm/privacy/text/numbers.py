@@ -33,10 +33,11 @@ def names_a_thing(text: str, start: int) -> bool:
 
 # --- Payment cards --------------------------------------------------------------------------------
 
-_CARD_RUN = re.compile(r"(?<![\d])\d(?:[ \t\n.\-/_·,]{0,2}\d){12,40}(?!\d)")
+_CARD_RUN = re.compile(r"(?<![\d])\d(?:[ \t\n.\-/_·,]{0,2}\d){11,40}(?!\d)")
 _CARD_LABEL = re.compile(
     r"(?:카드|card|visa|mastercard|amex|비자|마스터)[^\d\n]{0,20}$", re.IGNORECASE
 )
+_CARD_AFTER = re.compile(r"[ ]?(?:번[ ]?)?(?:카드|card)", re.IGNORECASE)
 # Issuer prefixes and the lengths that they have. 9: cards for use in Korea only.
 _ISSUERS = (
     (re.compile(r"4"), (13, 16, 19)),
@@ -45,6 +46,7 @@ _ISSUERS = (
     (re.compile(r"3(?:0[0-5]|095|[689])"), (14, 16, 17, 18, 19)),
     (re.compile(r"35(?:2[89]|[3-8])"), (16, 17, 18, 19)),
     (re.compile(r"6(?:011|4[4-9]|5)"), (16, 17, 18, 19)),
+    (re.compile(r"1800|2131"), (15,)),
     (re.compile(r"62|81"), (16, 17, 18, 19)),
     (re.compile(r"50|5[6-9]|6"), (13, 14, 15, 16, 17, 18, 19)),
     (re.compile(r"9"), (14, 15, 16)),
@@ -68,6 +70,7 @@ def find_card(text: str) -> Iterator[Span]:
     """Find 13 to 19 digits that an issuer could have given out and that pass the Luhn check."""
     for run in _CARD_RUN.finditer(text):
         labelled = _CARD_LABEL.search(text, max(0, run.start() - 32), run.start()) is not None
+        labelled = labelled or _CARD_AFTER.match(text, run.end()) is not None
         # A number may stand next to a card: try every stretch of whole digit groups.
         groups = [match.span() for match in re.finditer(r"\d+", run.group())]
         taken = 0
@@ -77,7 +80,7 @@ def find_card(text: str) -> Iterator[Span]:
             for last in reversed(range(first, min(len(groups), first + 19))):
                 end = groups[last][1]
                 lengths = [b - a for a, b in groups[first : last + 1]]
-                if sum(lengths) > 19 or sum(lengths) < 13:
+                if not (12 if labelled else 13) <= sum(lengths) <= 19:
                     continue
                 if min(lengths[:-1], default=3) < 3 and max(lengths) > 1:
                     continue  # 12 34 56 ... is a list; cards are in fours, sixes or single digits
@@ -106,7 +109,12 @@ def _is_card(digits: str, lengths: list[int], labelled: bool) -> bool:
         return True
     if not luhn(digits) or not (usual or labelled):
         return False
-    return _issued(digits) or (fours and digits[0] in "23456") or (fours and digits[0] == "9")
+    return (
+        labelled
+        or _issued(digits)
+        or (fours and digits[0] in "23456")
+        or (fours and digits[0] == "9")
+    )
 
 
 # --- Resident and foreigner registration numbers --------------------------------------------------
@@ -185,6 +193,7 @@ def _is_barcode(digits: str) -> bool:
 # --- Business numbers -----------------------------------------------------------------------------
 
 _BRN = re.compile(r"(?<![\d])(?<!\d[-.])[1-9]\d{2}( ?[-. ] ?)\d{2}( ?[-. ] ?)\d{5}(?!\d|-\d)")
+_BRN_PLAIN = re.compile(r"(?<![\d\-.])[1-9]\d{9}(?![\d\-])")
 _BRN_LABELLED = re.compile(
     r"(?:사업자(?:[ ]?등록)?[ ]?(?:번호)?|business (?:registration|licen[cs]e)(?: (?:number"
     r"|no\.?))?"
@@ -203,7 +212,12 @@ def find_business_number(text: str) -> Iterator[Span]:
         if match.group(1) == match.group(2) and brn.is_valid(re.sub(r"\D", "", match.group())):
             if match.group(1) == "-" or not names_a_thing(text, match.start()):
                 yield match.span()
-    if not has_any(text.lower(), ("사업자", "법인", "business", "brn")):
+    lower = text.lower()
+    if has_any(lower, ("사업", "상호", "등록번호", "세금계산서", "business")):
+        for match in _BRN_PLAIN.finditer(text):
+            if brn.is_valid(match.group()):
+                yield match.span()
+    if not has_any(lower, ("사업자", "법인", "business", "brn")):
         return
     for pattern in (_BRN_LABELLED, _COMPANY):
         for match in pattern.finditer(text):

@@ -21,15 +21,20 @@ _KOREA_PAIRS = re.compile(r"(?<!\d)01[016789](?:[ .\-]\d{2}){4}(?!\d)")
 _SERVICE = re.compile(r"(?<![\d\-.])1[568]\d\d-\d{4}(?!\d|-\d)")
 _PLUS = re.compile(r"(?<![\w+])\+\s?\d(?:[\s().\-/]{0,2}\d){6,14}(?!\d)")
 _NANP = re.compile(
-    r"(?<![\d\-.+])(?:1[ .\-])?(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[.\-/ ] ?)[2-9]\d{2}[.\- ]\d{4}(?!\d"
+    r"(?<![\d\-.+])(?:(?:00|011)?1[ .\-])?(?:\([2-9]\d{2}\) ?"
+    r"|[2-9]\d{2}[.\-/ ] ?)[2-9]\d{2}[.\- ]\d{4}(?!\d"
     r"|[.\-]\d)"
 )
 _LABELLED = re.compile(
     r"(?:(?<![a-z])(?:tel|phone|telephone|mobile|cell|fax|call|whatsapp|dial|ph|text|ring"
     r"|reach)(?![a-z])"
-    r"|전화|연락처|휴대폰|핸드폰|팩스|폰번|폰 번호|연락|번호)[^\d\n+(]{0,16}"
+    r"|전화|연락처|휴대폰|핸드폰|팩스|폰[ ]?번호|연락|(?<![가-힣])(?:제|내|이) 번호)[^\d\n+(]{0,16}"
     r"([+(]{0,2}\d(?:[\s().\-/]{0,2}\d){6,14})(?!\d)",
     re.IGNORECASE,
+)
+_EXTENSION = re.compile(
+    r"[ ,]{0,2}(?:x|ext\.?|extension|내선(?:번호)?)[ :.]{0,2}\d{1,6}(?!\d)",
+    re.I,
 )
 _WORD_BEFORE = re.compile(r"(?:tel|phone|call|fax|hp|h\.p|cell|mobile|no)$", re.IGNORECASE)
 _DATE = re.compile(
@@ -54,7 +59,7 @@ _LEADING_ZERO = re.compile(
 
 
 def find_phone(text: str, regions: tuple[str, ...]) -> Iterator[Span]:
-    """Find phone numbers.
+    """Find phone numbers, with their extensions.
 
     Args:
         text: a view's text.
@@ -62,6 +67,12 @@ def find_phone(text: str, regions: tuple[str, ...]) -> Iterator[Span]:
     """
     if not _HINT.search(text):
         return
+    for start, end in _find(text, regions):
+        extension = _EXTENSION.match(text, end)
+        yield start, extension.end() if extension else end
+
+
+def _find(text: str, regions: tuple[str, ...]) -> Iterator[Span]:
     for pattern in (_DATE, _IP):  # 2024.05.12 10:20 and 192.0.2.123 look like numbers to call
         text = pattern.sub(lambda match: ";" * len(match.group()), text)
     for pattern in (_KOREA, _KOREA_PAIRS, _PLUS):
@@ -115,17 +126,13 @@ def _is_valid(number: str, region: str) -> bool:
 
 
 def _is_thing(text: str, start: int, number: str) -> bool:
-    """Tell whether digits without any separator are part of a code, or named as a thing."""
+    """Tell whether a number is part of a code, or stands bare and is named as a thing."""
+    before, after = text[max(0, start - 1) : start], text[start + len(number) :][:1]
+    prefixed = before.isascii() and before.isalpha()
+    prefixed = prefixed and not _WORD_BEFORE.search(text, max(0, start - 9), start)
+    followed = (
+        after.isascii() and after.isalpha() and not _EXTENSION.match(text, start + len(number))
+    )
     if not number.isdigit():
-        return False
-    around = text[start + len(number) : start + len(number) + 1]
-    if around.isascii() and around.isalpha():
-        return True
-    before = text[max(0, start - 1) : start]
-    if (
-        before.isascii()
-        and before.isalpha()
-        and not _WORD_BEFORE.search(text, max(0, start - 9), start)
-    ):
-        return True
-    return names_a_thing(text, start)
+        return prefixed and followed
+    return prefixed or followed or names_a_thing(text, start)

@@ -24,7 +24,7 @@ _END = (
     r"|도\b|점|권|장|잔|병|박|주|억|만|천|kg|층짜리))"
 )
 _ROAD = (
-    rf"[가-힣][가-힣0-9·.]{{0,12}}?(?:대로|로|길)[ ]?(?:\d{{1,4}}(?:번|가|나"
+    rf"[가-힣][가-힣0-9·.]{{0,12}}?(?:대로|로|길|\d거리|\d가)[ ]?(?:\d{{1,4}}(?:번|가|나"
     rf"|다)?[가-힣]?길[ ]?)?{_NUMBER}(?:번지)?{_END}"
 )
 _LOT = rf"[가-힣]{{1,7}}\d{{0,2}}(?:동|리|가|읍|면)[ ]?{_NUMBER}(?:번지)?{_END}"
@@ -75,8 +75,9 @@ _KIND = (
     r"|STREET|AVENUE|ROAD|DRIVE|LANE|BLVD)"
 )
 _STATE = (
-    r"(?:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI"
-    r"|S[CD]|T[NX]|UT|V[AT]|W[AIVY])"
+    r"(?:A[AEKLPRSZ]|C[AOT]|D[CE]|F[LM]|G[AU]|HI|I[ADLN]|K[SY]|LA|M[ADEHINOPST]|N[CDEHJMVY]"
+    r"|O[HKR]|PA|RI"
+    r"|S[CD]|T[NX]|UT|V[AIT]|W[AIVY])"
 )
 _STATE_NAME = (
     r"(?:Alabama|Alaska|Arizona|Arkansas|California|Colorado|Connecticut|Delaware|Florida|Georgia"
@@ -105,6 +106,14 @@ _STREET = re.compile(
     rf"|del) ){{1,4}}?{_KIND}(?![A-Za-z])\.?(?: (?:[NSEW]|NE|NW|SE|SW)(?![A-Za-z]))?"
     rf"{_FLAT}?{_TOWN}?"
 )
+_ANY_STREET = re.compile(  # whatever the street is called, if town, state and code follow
+    r"(?<![\w.\-$£€])\d{1,6} (?:[A-Z][A-Za-z'.\-]+ ?){1,5}"
+    rf"(?:{_FLAT})?(?:,? [A-Z][A-Za-z.'\-]+(?: [A-Z][A-Za-z.'\-]+){{0,2}}), {_STATE} \d{{5}}(?:-\d{{4}})?(?!\d)"
+)
+_MILITARY = re.compile(
+    r"(?:(?:PSC|CMR|Unit) ?\d{1,5},? ?(?:Box \d{1,5},? ?)?"
+    r"|\bUS[NS]S? [A-Z][a-z]+,? )[AFD]PO,? A[AEP] \d{5}"
+)
 _BROADWAY = re.compile(
     rf"(?<![\w.\-$£€])\d{{1,5}} (?:(?:N|S|E|W|North|South|East|West)\.? )?(?:Broadway|The Strand"
     rf"|Piccadilly|Whitehall)(?![A-Za-z]){_FLAT}?{_TOWN}?"
@@ -128,7 +137,7 @@ _ZIP = re.compile(
 _KOREAN_HINT = re.compile(r"(?:로|길|동|리|가|읍|면)[ ]?(?:지하[ ]?|산[ ]?)?\d")
 # A number before a capital or an ordinal; after a state; within a postcode; after Box.
 _ENGLISH_HINT = re.compile(
-    r"\d[A-Za-z]?,? (?:[A-Z]|\d{1,3}[a-z]{2} )|[A-Z]{2} \d{5}|[A-Z]\d[A-Z\d]? \d|[Bb][Oo][Xx] \d"
+    r"\d[A-Za-z]?,? (?:[A-Z]|\d{1,3}[a-z]{2} )|[A-Z]{2},? \d{5}|[A-Z]\d[A-Z\d]? \d|[Bb][Oo][Xx] \d"
     r"|사서함"
 )
 
@@ -147,6 +156,15 @@ def find_address(text: str) -> Iterator[Span]:
                 for match in pattern.finditer(text):
                     yield match.span(1)
     if _ENGLISH_HINT.search(text):
-        for pattern in (_STREET, _BROADWAY, _ROMANISED, _BOX, _UKCODE_ALONE, _ZIP):
+        for pattern in (
+            _STREET,
+            _ANY_STREET,
+            _MILITARY,
+            _BROADWAY,
+            _ROMANISED,
+            _BOX,
+            _UKCODE_ALONE,
+            _ZIP,
+        ):
             for match in pattern.finditer(text):
                 yield match.span()
