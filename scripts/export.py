@@ -12,7 +12,7 @@ DESCRIPTION = """\
 Write a model in a published layout, which transformers and others load.
 
 MODEL is mm's own, or a published folder, whose weights are laid out and cast anew. A model that
-sees becomes one of transformers' InternVL, Llava or Lfm2Vl classes, if it is the same
+sees becomes one of transformers' InternVL, Llava, Qwen3VL or Lfm2Vl classes, if it is the same
 network; if not, the part that does not fit is named. OUT appears whole or not at all."""
 EXAMPLES = """\
   python scripts/export.py models/my-model exported

@@ -28,7 +28,8 @@ from mm.checkpoints.qwen3 import (
     write_folder,
 )
 from mm.checkpoints.tensor_file import stored_dtype
-from mm.checkpoints.transformers_classes import Whole, find_class
+from mm.checkpoints.transformers_classes import find_class
+from mm.checkpoints.whole_form import Whole
 from mm.text.chat import STOP_TOKENS, render, stop_token_ids
 from mm.text.frame import PictureFrame
 

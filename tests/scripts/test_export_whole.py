@@ -154,12 +154,69 @@ def test_a_published_folder_is_written_again(tmp_path):
         assert torch.equal(after.vlm.state_dict()[name], tensor), name
 
 
+VISION = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 4, "patch_size": 4}
+VISION |= {"num_attention_heads": 2, "num_position_embeddings": 36, "min_pixels": 256}
+VISION |= {"max_pixels": 2000, "deepstack_visual_indexes": [0, 2]}
+PLACED = {"mrope_section": [4, 2, 2], "num_hidden_layers": 3, "rope_theta": 5e6}
+
+
+def placed(**decoder: Any) -> VisionLanguageModel:
+    """A model composed as Qwen3-VL is, of other sizes."""
+    config: dict[str, Any] = tiny_model.config(**{**PLACED, **decoder})
+    config["encoder"] = {"name": "qwen3_vl", "config": VISION}
+    sizes = {"input_size": 3 * 24, "output_size": 32, "num_residuals": 2}
+    config["projector"] = {"name": "deepstack", "config": sizes}
+    config["decoder"]["config"]["max_position_embeddings"] = 512
+    return sharp(build(config), seed=2)
+
+
+@pytest.mark.parametrize("decoder", [{}, {**EXPERTS, "norm_topk_prob": True}], ids=["", "experts"])
+@torch.no_grad()
+def test_a_model_composed_as_qwen3_vl_becomes_one(tmp_path, capsys, decoder):
+    transformers = published_vlm.library()
+    model = placed(**decoder)
+    folder, out = tiny_model.save(tmp_path / "own", model), tmp_path / "out"
+    assert export.main([str(folder), str(out)]) == 0 and capsys.readouterr() == (f"{out}\n", "")
+    theirs, report = transformers.AutoModelForImageTextToText.from_pretrained(
+        out, dtype=torch.float32, output_loading_info=True
+    )
+    stem = "Qwen3VLMoe" if decoder else "Qwen3VL"
+    assert type(theirs).__name__ == f"{stem}ForConditionalGeneration"
+    assert not any(report.values()), report
+    processor = transformers.AutoProcessor.from_pretrained(out)
+    own, again = mm.load(folder, device="cpu"), mm.load(out, device="cpu")
+    assert again.vlm.config == own.vlm.config
+    paths = pictures(tmp_path / "pictures", [(50, 30), (16, 60)])
+    request = own.prepare_turns([("user", "<image><image>" + QUESTION)], paths)
+    _, inputs = asked(processor, paths, QUESTION)
+    assert inputs.input_ids[0].tolist() == request.input_ids
+    same = own.vlm.encoder.from_processor(inputs.pixel_values, image_grid_thw=inputs.image_grid_thw)
+    assert same.views == request.pictures.views
+    torch.testing.assert_close(same.pixel_values, request.pictures.pixel_values, atol=1e-5, rtol=0)
+    logits = own.vlm(torch.tensor([request.input_ids]), request.pictures)
+    torch.testing.assert_close(theirs(**inputs).logits, logits, **EXACT)
+    torch.testing.assert_close(
+        again.vlm(torch.tensor([request.input_ids]), request.pictures), logits, **EXACT
+    )
+
+
+def test_positions_in_three_directions_fit_no_other_class(tmp_path, capsys):
+    parts = ("siglip", MLP), {"shuffle": 2}, PLACED
+    folder = tiny_model.save(tmp_path / "own", composed(*parts))
+    assert export.main([str(folder), str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("decoder's mrope_section, which is (4, 2, 2), not None") == 2
+    folder = tiny_model.save(tmp_path / "unnormed", placed(**EXPERTS))
+    assert export.main([str(folder), str(tmp_path / "out")]) == 2
+    assert "Qwen3VL's does not fit the decoder's norm_topk_prob" in capsys.readouterr().err
+
+
 UNFIT = {
     "final norm": (
         ("clip", {**MLP, "use_final_norm": True}),
         PLAIN,
-        "Llava's does not fit the encoder's use_final_norm, which is True, not False; Lfm2Vl's does"
-        " not fit the encoder, which is clip, not siglip",
+        "no class for this model (Llava's does not fit the encoder's use_final_norm, which is True,"
+        " not False): export its decoder alone",
     ),
     "an earlier layer": (
         ("siglip", {**MLP, "feature_layer": -2}),
@@ -202,6 +259,11 @@ UNFIT = {
         ("internvit", {**MLP, "keep_prefix": True}),
         {"shuffle": 2},
         "InternVL's does not fit the encoder's keep_prefix, which is True, not False",
+    ),
+    "another encoder": (
+        ("dinov3", MLP),
+        PLAIN,
+        "InternVL's does not fit the encoder, which is dinov3, not internvit; Llava's does not fit",
     ),
     "registers": (
         ("dinov2", {**SIDE, "picture_size": 28, "num_register_tokens": 4}),
