@@ -144,13 +144,14 @@ def bench_scrub(
     """
     with tempfile.TemporaryDirectory() as name:
         plain, tagged = Path(name, "plain"), Path(name, "tagged")
-        for directory, profile in ((plain, b""), (tagged, wide_profile())):
-            directory.mkdir()
-            if folder is None:
-                make_pictures(directory, pictures, (1152, 864), profile)
-            else:
-                for file in sorted(folder.glob("*.jp*g"))[:pictures]:
-                    shutil.copy(file, directory / f"{file.stem}.jpg")
+        plain.mkdir()
+        if folder is None:
+            make_pictures(plain, pictures, (1152, 864), b"")
+            tagged.mkdir()
+            make_pictures(tagged, pictures, (1152, 864), wide_profile())
+        else:
+            for file in sorted(folder.glob("*.jp*g"))[:pictures]:
+                shutil.copy(file, plain / f"{file.stem}.jpg")
         files = sorted(plain.glob("*.jpg"))
         if not files:
             raise ValueError(f"no JPEGs in {folder}: name a folder that has some")
@@ -158,6 +159,8 @@ def bench_scrub(
         leaves: dict[str, float] = {}
         for _ in range(rounds):
             for tool, source, run in _tools(plain, tagged):
+                if not source.exists():  # profiles are in made pictures only
+                    continue
                 with tempfile.TemporaryDirectory() as copy:
                     for file in source.glob("*.jpg"):
                         shutil.copy(file, copy)
@@ -169,12 +172,13 @@ def bench_scrub(
             Row(tool, statistics.median(values), leaves[tool] if folder is None else None)
             for tool, values in rates.items()
         ]
+        sizes = [file.stat().st_size for file in files]
         scaling = {workers: _throughput(files, workers, seconds) for workers in (1, 2)}
     return {
         "rows": [asdict(row) for row in rows],
         "scaling": scaling,
         "pictures": len(files),
-        "bytes": statistics.mean(file.stat().st_size for file in files) if folder else None,
+        "bytes": statistics.mean(sizes),
         "quality": _QUALITY,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "load": os.getloadavg()[0],
@@ -277,7 +281,7 @@ def table(result: dict[str, Any]) -> str:
     for workers, rate in result["scaling"].items():
         lines.append(f"mm, {workers} worker process(es): {rate:.0f} pictures/s by the clock")
     lines.append(
-        f"{result['pictures']} pictures, quality {result['quality']}, {result['machine']},"
-        f" load {result['load']:.1f}"
+        f"{result['pictures']} pictures of {result['bytes'] / 1024:.0f} KiB, quality"
+        f" {result['quality']}, {result['machine']}, load {result['load']:.1f}"
     )
     return "\n".join(lines)

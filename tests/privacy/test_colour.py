@@ -4,6 +4,7 @@ import importlib.util
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mm.privacy import colour
 from mm.privacy.door import open_image
@@ -61,3 +62,16 @@ def test_declared_srgb_changes_nothing() -> None:
         body = bytes([primaries, transfer, 0, 1])
         tagged = data[:33] + plant.chunk(b"cICP", body) + data[33:]
         assert open_image(tagged).tobytes() == plant.picture().tobytes()
+
+
+def test_ycck_jpeg_is_cmyk_in_other_words() -> None:
+    image = plant.picture(64, 48)
+    inverted = image.point(lambda value: 255 - value).convert("YCbCr")
+    planes = [band.point(lambda value: 255 - value) for band in inverted.split()]
+    inks = Image.merge("CMYK", (*planes, Image.new("L", image.size, 0)))
+    data = colours.saved(inks, "JPEG", quality=98, subsampling=0)
+    at = data.index(b"Adobe") + 11  # the transform: 0 is CMYK, 2 is YCCK
+    assert data[at] == 0
+    data = data[:at] + b"\2" + data[at + 1 :]
+    difference = np.asarray(open_image(data)).astype(int) - np.asarray(image)
+    assert np.abs(difference).mean() < 2
