@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import sys
 import time
 import zlib
 from collections import Counter
@@ -193,3 +194,11 @@ def test_recode_is_open_and_encode(encoding: str) -> None:
         recode(saved(Image.new("RGB", (17000, 1)), "PNG"), "webp", 90, position=3)
     with pytest.raises(DoorError, match="not-an-image"):
         recode(b"nothing", encoding, 90)
+
+
+def test_heic_without_its_extra_names_the_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = struct.pack(">I4s4sI4s", 20, b"ftyp", b"heic", 0, b"mif1")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(DoorError, match=r"HEIC needs: pip install 'mm\[privacy\]'") as caught:
+        open_image(head + boxed.box(b"mdat", b"\0" * 40))
+    assert caught.value.reason == "unsupported"
