@@ -1,44 +1,36 @@
-"""Measure what PRIVACY.md claims: `python -m tests.privacy.measure`. Everything in it is made up.
+"""Measure what PRIVACY.md claims of whole runs: `python -m tests.privacy.measure [NAME...]`.
 
-Prints one line per claim. No part of the test run, which holds the same properties at small n.
+Everything in it is made up. Prints one line per claim. No part of the test run, which holds the same properties at small n.
 """
 
-import io
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-import phonenumbers
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from stdnum import luhn
 
+from mm.data.forget import forget
 from mm.data.sample import Sample
+from mm.data.shard_writer import partial_of
 from mm.data.shards import ShardReader, write_shards
 from mm.data.sources import build
-from mm.privacy import door
-from mm.privacy.errors import DoorError, PrivacyError
+from mm.privacy.encode import encode_jpeg
+from mm.privacy.errors import PrivacyError
 from mm.privacy.metadata import check_pixels_only
 from mm.privacy.policy import Policy
-from mm.privacy.text import find, scrub_text
+from mm.privacy.text import find_all, scrub_text
 from tests.privacy import planted as plant
-from tests.privacy.test_scrub import TEXT_SECRETS, every_byte, planted_samples
 
-FRAMES = (
-    "{}",
-    "call {} today",
-    "연락처는 {}입니다",
-    "({})",
-    "it is {}.",
-    "{}로 보내",
-    "a,{},b",
-    "x: {}",
-)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def share(name: str, hits: int, n: int) -> None:
@@ -47,85 +39,7 @@ def share(name: str, hits: int, n: int) -> None:
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * ((p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5)
     low, high = max(0.0, centre - half), min(1.0, centre + half)
-    print(f"{name}: {hits} of {n} = {p:.4f} [{low:.4f}, {high:.4f}]")
-
-
-def recall(name: str, make: Callable[[random.Random], str], n: int = 2000) -> None:
-    """Count made-up secrets, each put among words, of which no long piece survives."""
-    rng, hits = random.Random(name), 0
-    for index in range(n):
-        secret = make(rng)
-        clean, _ = scrub_text(FRAMES[index % len(FRAMES)].format(secret))
-        tail = "".join(char for char in clean if char.isdigit() or char == "@")
-        hits += secret not in clean and len(tail) < 4
-    share(f"found, {name}", hits, n)
-
-
-def email(rng: random.Random) -> str:
-    words = ["kim", "j.doe", "info", "first.last", "user+tag", "a_b", "홍길동", "x99"]
-    ends = [
-        "example.com",
-        "mail.example.co.kr",
-        "example.org",
-        "예시.한국",
-        "sub-domain.example.net",
-    ]
-    return f"{rng.choice(words)}@{rng.choice(ends)}"
-
-
-def card(rng: random.Random) -> str:
-    length, first = rng.choice(
-        [(16, "4"), (16, "5"), (15, "37"), (16, "62"), (16, "35"), (16, "94")]
-    )
-    body = first + "".join(rng.choice("0123456789") for _ in range(length - 1 - len(first)))
-    digits = body + luhn.calc_check_digit(body)
-    separator = rng.choice(["", " ", "-"])
-    return separator.join(digits[i : i + 4] for i in range(0, len(digits), 4))
-
-
-def mobile_kr(rng: random.Random) -> str:
-    a, b = rng.randrange(1000, 10000), rng.randrange(10000)
-    return rng.choice(
-        [f"010-{a}-{b:04}", f"010{a}{b:04}", f"010 {a} {b:04}", f"010.{a}.{b:04}",
-         f"+82 10-{a}-{b:04}", f"+8210{a}{b:04}", f"010){a}-{b:04}"]
-    )  # fmt: skip
-
-
-def number_of(regions: list[str], style: int) -> Callable[[random.Random], str]:
-    def make(rng: random.Random) -> str:
-        kind = rng.choice(
-            [phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE]
-        )
-        while True:
-            sample = phonenumbers.example_number_for_type(rng.choice(regions), kind)
-            if sample is None:
-                continue
-            national = str(sample.national_number)
-            sample.national_number = int(national[:-4] + f"{rng.randrange(10000):04}")
-            if phonenumbers.is_valid_number(sample):
-                return str(phonenumbers.format_number(sample, style))
-
-    return make
-
-
-def planted() -> None:
-    """Search every byte of shards made of planted files, raw, inflated and re-read."""
-    needles = [*plant.SECRETS, b"PLANTED", *(secret.encode() for secret in TEXT_SECRETS)]
-    needles += [needle.decode().encode("utf-16-le") for needle in needles]
-    needles += plant.GPS_BYTES
-    survived = searched = pictures = 0
-    for encoding in ("png", "webp", "jpeg"):
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder, "out")
-            write_shards(planted_samples(), out, Policy(encoding=encoding))
-            pictures += len(ShardReader(out))
-            for blob in every_byte(out):
-                searched += len(blob)
-                survived += sum(needle in blob for needle in needles)
-    print(
-        f"planted secrets: {survived} found of {len(needles)} kinds in {pictures} files,", end=" "
-    )
-    print(f"{searched} bytes searched")
+    print(f"{name}: {hits} of {n} = {p:.4f} [{low:.4f}, {high:.4f}]", flush=True)
 
 
 def encoders(n: int = 600) -> None:
@@ -140,54 +54,150 @@ def encoders(n: int = 600) -> None:
     share("own encoders pass the strict check", passed, n)
 
 
-def damaged(seconds: float = 30.0) -> None:
-    """Open files with random damage: a picture of pixels only, or a DoorError."""
-    rng, opened, refused, worst = random.Random(0), 0, 0, 0.0
-    base, end = [plant.planted(kind) for kind in plant.FORMATS], time.monotonic() + seconds
-    while time.monotonic() < end:
-        data = bytearray(rng.choice(base))
-        for _ in range(rng.choice((1, 2, 8))):
-            data[rng.randrange(min(len(data), rng.choice((64, 10**6))))] = rng.randrange(256)
-        start = time.monotonic()
-        try:
-            image = door.open_image(bytes(data))
-            opened += image.mode == "RGB" and image.info == {}
-        except DoorError:
-            refused += 1
-        worst = max(worst, time.monotonic() - start)
-    print(f"damaged files: {opened} opened, {refused} refused, 0 other errors, worst {worst:.2f} s")
+def tampered(n: int = 20_000) -> None:
+    """Change one byte anywhere: of the ledger every one, of the shards random ones."""
+    rng = random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "out")
+        samples = [Sample([plant.planted(kind)]) for kind in plant.FORMATS]
+        write_shards(samples, out, Policy(), max_shard_bytes=20_000)
+        for name, paths in {
+            "the ledger, every byte": [out / "ledger.json"],
+            "the shards": sorted(out.glob("*.tar")),
+        }.items():
+            refused = tried = 0
+            for path in paths:
+                good = path.read_bytes()
+                places = list(range(len(good)))
+                if path.suffix == ".tar":
+                    places = rng.sample(places, min(len(places), n // len(paths)))
+                for place in places:
+                    bad = bytearray(good)
+                    bad[place] ^= rng.randrange(1, 256)
+                    path.write_bytes(bad)
+                    tried += 1
+                    try:
+                        ShardReader(out)
+                    except PrivacyError:
+                        refused += 1
+                path.write_bytes(good)
+            share(f"one changed byte is refused, {name}", refused, tried)
+            assert len(ShardReader(out)) == len(samples)
 
 
-NEEDLESS: dict[str, Callable[[random.Random], str]] = {
-    "counts and years": lambda r: f"{r.randrange(99)} cats, {r.randrange(1900, 2100)}",
-    "dates and times": lambda r: (
-        f"{r.randrange(1950, 2050)}-{r.randrange(1, 13):02}-{r.randrange(1, 29):02}"
-        f" {r.randrange(24):02}:{r.randrange(60):02}:{r.randrange(60):02}"
-    ),
-    "prices": lambda r: f"${r.randrange(10**7):,}.{r.randrange(100):02}",
-    "decimals": lambda r: f"{r.random() * 100:.12f}",
-    "coordinates": lambda r: f"({r.uniform(-90, 90):.6f}, {r.uniform(-180, 180):.6f})",
-    "lists of small numbers": lambda r: ", ".join(str(r.randrange(100)) for _ in range(12)),
-    "IP addresses": lambda r: ".".join(str(r.randrange(256)) for _ in range(4)),
-    "Unix times": lambda r: str(r.randrange(1_300_000_000, 1_900_000_000)),
-    "8-digit numbers": lambda r: str(r.randrange(10**7, 10**8)),
-    "12-digit numbers": lambda r: str(r.randrange(10**11, 10**12)),
-    "16-digit numbers": lambda r: str(r.randrange(10**15, 10**16)),
-}
+def folder_of_photos(folder: Path, records: int, side: int = 1024) -> Path:
+    """Write photo-like JPEGs, and a list that names each of them again and again."""
+    for number in range(16):
+        noise = Image.effect_noise((side, side * 3 // 4), 30 + number)
+        image = Image.merge("RGB", (noise, noise.rotate(180), noise)).resize(noise.size)
+        (folder / f"{number}.jpg").write_bytes(encode_jpeg(image, 90))
+    with open(folder / "data.jsonl", "w") as file:
+        for number in range(records):
+            words = f"Photo {number}, write to jane{number}@example.com or 010-1234-{number:04}"
+            turns = [["user", "<image>What is this?"], ["assistant", words]]
+            file.write(json.dumps({"images": [f"{number % 16}.jpg"], "turns": turns}) + "\n")
+    return folder / "data.jsonl"
 
 
-def needless(n: int = 2000) -> None:
-    """Count plain numbers of each kind that a rule takes for personal data."""
-    for name, make in NEEDLESS.items():
-        rng = random.Random(name)
-        hits = sum(scrub_text(text := f"It says {make(rng)} here")[0] != text for _ in range(n))
-        share(f"removed without need, {name}", hits, n)
+def same_ledger(records: int = 600) -> None:
+    """Scrub one source in this process, in two, killed three times over, and on Ray."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = f"source.path={folder_of_photos(folder, records, side=512)}"
+        found: dict[str, str] = {}
+        ways = {"workers=0": [], "workers=2": [], "killed": ["workers=2"]}
+        ways |= {"backend=ray": ["workers=2"]} if find_spec("ray") else {}
+        for way, more in ways.items():
+            output = folder / way
+            command = [sys.executable, "scripts/scrub.py", "source=jsonl", source, *more]
+            command += [f"output='{output}'", "max_shard_bytes=2000000"]
+            command += [way] if "=" in way else []
+            deaths = 0
+            while way == "killed" and deaths < 3:
+                run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+                wait_for_lines(partial_of(output) / "journal.jsonl", 3 * (deaths + 1), run)
+                run.send_signal(signal.SIGKILL)
+                run.wait()
+                assert not output.exists()
+                deaths += 1
+            start = time.monotonic()
+            subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+            found[way] = ShardReader(output).ledger["self_hash"]
+            took = time.monotonic() - start
+            print(f"ledger, {way}: {found[way]} ({took:.0f} s, {deaths} kills)", flush=True)
+        assert len(set(found.values())) == 1
 
 
-def clean_texts() -> Iterator[str]:
-    for split in ("train", "test"):
-        for sample in build("easy_vqa", "", split=split):
-            yield from (words for _, words in sample.turns)
+def wait_for_lines(path: Path, number: int, run: "subprocess.Popen[bytes]") -> None:
+    """Wait until a journal has so many lines."""
+    while not (path.exists() and path.read_bytes().count(b"\n") > number):
+        assert run.poll() is None
+        time.sleep(0.01)
+
+
+def memory() -> None:
+    """Peak memory of the process that writes and of its largest worker, and the rate."""
+    code = """
+import resource, sys, time
+from mm.data.shards import write_shards
+from mm.data.sources import build
+from mm.privacy.policy import Policy
+if __name__ == "__main__":
+    start = time.monotonic()
+    write_shards(build("jsonl", sys.argv[1]), sys.argv[2], Policy(encoding="jpeg"),
+                 workers=int(sys.argv[3]), max_shard_bytes=32 * 2**20)
+    took = time.monotonic() - start
+    peaks = [resource.getrusage(who).ru_maxrss / 1024
+             for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(f"{peaks[0]:.0f} MiB, largest worker {peaks[1]:.0f} MiB, {took:.0f} s")
+"""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "run.py").write_text(code)
+        for records, workers in ((500, 1), (500, 2), (4000, 2)):
+            lines = folder_of_photos(folder, records)
+            command = [sys.executable, str(folder / "run.py"), str(lines)]
+            command += [str(folder / f"out-{records}-{workers}"), str(workers)]
+            said = subprocess.run(
+                command, check=True, capture_output=True, text=True, env=with_path()
+            ).stdout.strip()
+            print(f"{records} photos of 1024 x 768, {workers} workers: {said}", flush=True)
+
+
+def with_path() -> dict[str, str]:
+    """The environment, with this repository to import from."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def forgotten(n: int = 40) -> None:
+    """Remove pictures by their raw files, one after the other, from a set of 100."""
+    rng = random.Random(0)
+    pictures = [
+        encode_jpeg(Image.effect_noise((40, 30), 10 + k).convert("RGB")) for k in range(100)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        out, photo = Path(folder, "out"), Path(folder, "photo.jpg")
+        write_shards([Sample([data]) for data in pictures], out, Policy(), max_shard_bytes=30_000)
+        gone = 0
+        for place in rng.sample(range(100), n):
+            photo.write_bytes(pictures[place])
+            gone += forget(str(photo), out).samples == 1
+        assert len(ShardReader(out)) == 100 - n
+        share("pictures removed by their raw file, and no other", gone, n)
+
+
+def clean_texts() -> None:
+    """Count the texts of easy-VQA that are changed; none holds anything personal."""
+    if not find_spec("easy_vqa"):
+        return
+    texts = [
+        words
+        for split in ("train", "test")
+        for sample in build("easy_vqa", "", split=split)
+        for _, words in sample.turns
+    ]
+    touched = {text: bool(find_all(text)) for text in set(texts)}
+    share("easy-VQA texts changed without need", sum(touched[text] for text in texts), len(texts))
 
 
 def twice(n: int = 20_000) -> None:
@@ -199,76 +209,17 @@ def twice(n: int = 20_000) -> None:
         assert scrub_text(once) == (once, {})
 
     holds()
-    print(f"scrubbing twice equals once: {n} random texts, no exception")
+    print(f"scrubbing twice equals once: {n} random texts, no exception", flush=True)
 
 
-def speed() -> None:
-    rng = random.Random(0)
-    texts = [
-        f"There are {rng.randrange(9)} red dogs left of the cat and 3 cups." for _ in range(20_000)
-    ]
-    start = time.perf_counter()
-    for text in texts:
-        scrub_text(text)
-    print(f"text rules: {(time.perf_counter() - start) / len(texts) * 1e6:.1f} us per caption")
-    for side in (64, 1024):
-        image = plant.picture(side, side)
-        for kind in ("PNG", "JPEG"):
-            buffer, n = io.BytesIO(), 200 if side == 64 else 10
-            image.save(buffer, kind)
-            start = time.perf_counter()
-            for _ in range(n):
-                door.open_image(buffer.getvalue())
-            took = (time.perf_counter() - start) / n * 1e3
-            print(f"door: {took:.2f} ms per {side} x {side} {kind}")
+CLAIMS = (encoders, tampered, forgotten, same_ledger, memory, clean_texts, twice)
 
 
-def tampered() -> None:
-    """Flip one byte anywhere in a directory of shards: the reader must refuse it."""
-    rng, refused, n = random.Random(0), 0, 300
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "out")
-        write_shards([Sample([plant.planted("png")]) for _ in range(4)], out, Policy())
-        files = sorted(out.iterdir())
-        for _ in range(n):
-            path = rng.choice(files)
-            good = path.read_bytes()
-            bad = bytearray(good)
-            bad[rng.randrange(len(bad) - 1)] ^= 1 << rng.randrange(
-                8
-            )  # not the ledger's last newline
-            path.write_bytes(bad)
-            try:
-                ShardReader(out)
-            except PrivacyError:
-                refused += 1
-            path.write_bytes(good)
-        assert json.loads((out / "ledger.json").read_text())["audit"]
-    share("shards with one bit flipped are refused", refused, n)
-
-
-def main() -> None:
-    planted()
-    encoders()
-    tampered()
-    damaged()
-    recall("e-mail addresses", email)
-    recall("card numbers", card)
-    recall("Korean mobile numbers", mobile_kr)
-    style = phonenumbers.PhoneNumberFormat
-    recall("KR, US, GB numbers, national format", number_of(["KR", "US", "GB"], style.NATIONAL))
-    regions = sorted(phonenumbers.SUPPORTED_REGIONS)
-    recall("numbers of all regions with +", number_of(regions, style.INTERNATIONAL))
-    others = ["DE", "FR", "JP", "CN", "IN", "BR"]
-    recall("DE, FR, JP, CN, IN, BR numbers, national format", number_of(others, style.NATIONAL))
-    needless()
-    if find_spec("easy_vqa"):
-        texts = list(clean_texts())
-        hits = sum(any(find(text, rule) for rule in Policy().text_rules) for text in texts)
-        share("easy-VQA texts changed without need", hits, len(texts))
-    twice()
-    speed()
+def main(names: list[str]) -> None:
+    for claim in CLAIMS:
+        if claim.__name__ in names or not names:
+            claim()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

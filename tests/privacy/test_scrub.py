@@ -11,6 +11,7 @@ import pytest
 
 from mm.data.sample import Sample
 from mm.data.shards import ShardReader, write_shards
+from mm.data.sources import build
 from mm.privacy import containers
 from mm.privacy.errors import ScrubError
 from mm.privacy.policy import Policy
@@ -136,6 +137,40 @@ def test_quarantine_is_counted_and_the_others_are_done(tmp_path: Path) -> None:
     reader = ShardReader(tmp_path / "out")
     assert reader.ledger["counts"]["quarantined"] == {"not-an-image": 1, "missing": 1}
     assert len(reader) == 2
+
+
+def test_a_folder_of_hostile_files_costs_those_files_only(tmp_path: Path) -> None:
+    """Through workers, as the command line does it; nothing is half-written, all is counted."""
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "0.png").write_bytes(GOOD)
+    (folder / "a folder.png").mkdir()
+    (folder / "cut.png").write_bytes(GOOD[:300])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "bomb.png").write_bytes(plant.png(60_000, 60_000, 8, 2, bytes(100_000)))
+    frame = b"\x2c" + bytes(4) + b"\1\0\1\0\0" + b"\2\2\x44\1\0"
+    head = b"GIF89a\1\0\1\0\x80\0\0" + bytes(6)
+    (folder / "frames.gif").write_bytes(head + frame * 10_000 + b";")
+    # Its one directory says that the next one is itself.
+    entry = b"\0\1\3\0\1\0\0\0\1\0\0\0"
+    (folder / "loop.tif").write_bytes(b"II*\0\x08\0\0\0" + b"\1\0" + entry + b"\x08\0\0\0")
+    (folder / "polyglot.jpg").write_bytes(plant.planted("jpeg") + b"<script>PLANTED</script>PK")
+    (folder / "renamed.jpg").write_bytes(plant.planted("webp"))
+    (folder / "text.png").write_bytes(b"no picture")
+    (folder / "text.txt").write_bytes(b"caption \xff\xfe")
+    (folder / "zip.png").write_bytes(b"PK\3\4" + bytes(200))
+    seen: list[Refusal] = []
+    report = write_shards(
+        build("folder", str(folder)), tmp_path / "out", Policy(), workers=2, on_refusal=seen.append
+    )
+    assert report.samples == 3  # the whole one, the polyglot's picture, the wrong extension
+    reasons = dict(report.quarantined)
+    assert sum(reasons.values()) == 7 == len(seen)
+    assert reasons["empty"] == reasons["bad-record"] == reasons["truncated"] == 1
+    assert reasons["not-an-image"] == 1 and reasons["too-large"] == 1
+    assert reasons["too-many-frames"] == 1
+    for blob in every_byte(tmp_path / "out"):
+        assert b"PLANTED" not in blob and b"<script" not in blob
 
 
 def test_stop_policy_writes_nothing(tmp_path: Path) -> None:
