@@ -188,6 +188,7 @@ class _Keeper(threading.Thread):
 def _serve(pipe: Connection, function: Callable[[Any], Any], memory_bytes: int | None) -> None:
     """Answer items until the other end is gone. Runs in the worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    _die_with_parent()
     _limit_memory(memory_bytes)
     pipe.send("ready")
     try:
@@ -201,12 +202,24 @@ def _serve(pipe: Connection, function: Callable[[Any], Any], memory_bytes: int |
             pipe.send(answer)
     except (EOFError, OSError):
         os._exit(0)  # the parent is gone, or has closed the pipe: nobody to report to
+    except BaseException:  # an item too large to take in, say; a traceback is nobody's business
+        os._exit(1)
 
 
 def _without_context(error: Exception) -> Exception:
     """Drop what an error drags along: causes could quote the item."""
     error.__cause__ = error.__context__ = error.__traceback__ = None
     return error
+
+
+def _die_with_parent() -> None:
+    """Have Linux end this process with the thread that keeps it, however that ends."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    except (ImportError, OSError, AttributeError, TypeError):  # not Linux
+        pass
 
 
 def _limit_memory(memory_bytes: int | None) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,13 +85,40 @@ def test_items_are_read_as_they_are_needed() -> None:
     pid = next(results)
     assert taken < 20
     results.close()  # ends the process
+    assert gone(pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for it")
+def test_a_hung_process_dies_with_its_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\n"
+        f"sys.path.insert(0, {os.getcwd()!r})\n"
+        "from mm.privacy.worker import run_ordered\n"
+        "def hang(item):\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    time.sleep(1000)\n"
+        "if __name__ == '__main__':\n"
+        "    list(run_ordered(hang, [1]))\n"
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    assert gone(pid)
+
+
+def gone(pid: int) -> bool:
     for _ in range(100):
         try:
             os.kill(pid, 0)
-        except ProcessLookupError:
-            return
+            state = Path(f"/proc/{pid}/stat").read_text() if sys.platform == "linux" else ""
+            if ") Z " in state:  # dead, and not yet collected by whoever adopted it
+                return True
+        except (ProcessLookupError, FileNotFoundError):
+            return True
         time.sleep(0.05)
-    raise AssertionError("the worker is still there")
+    return False
 
 
 def test_bad_number_of_workers_is_refused() -> None:
