@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import mm
+from mm.checkpoints.export import export
 from mm.encoders import Pictures
 from mm.errors import CheckpointError
 from mm.generate import GenerationConfig, generate
@@ -289,3 +290,24 @@ def test_pictures_made_otherwise_are_refused(plain, tmp_path, change, message):
     edit(folder, "processor_config.json", change)
     with pytest.raises(CheckpointError, match=message):
         mm.load(folder, device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["tied", "experts as published"])
+@torch.no_grad()
+def test_a_published_folder_is_written_again(tmp_path, kind):
+    folder, out = tmp_path / "published", tmp_path / "out"
+    reference, processor = save(folder, kind)
+    export(folder, out)
+    theirs, report = library().AutoModelForImageTextToText.from_pretrained(
+        out, dtype=torch.float32, output_loading_info=True
+    )
+    assert type(theirs) is type(reference) and not any(report.values()), report
+    paths = pictures(tmp_path / "pictures", [(90, 40), (16, 60)])
+    prompt, inputs = asked(processor, paths, QUESTION)
+    again, same = asked(library().AutoProcessor.from_pretrained(out), paths, QUESTION)
+    assert again == prompt and torch.equal(same.pixel_values, inputs.pixel_values)
+    torch.testing.assert_close(theirs(**same).logits, reference(**inputs).logits, **EXACT)
+    before, after = mm.load(folder, device="cpu"), mm.load(out, device="cpu")
+    assert after.vlm.config == before.vlm.config
+    for name, tensor in before.vlm.state_dict().items():
+        assert torch.equal(after.vlm.state_dict()[name], tensor), name

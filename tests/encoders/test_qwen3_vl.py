@@ -111,6 +111,38 @@ def test_files_through_each_sides_own_preprocessing_match(tmp_path, encoder, pro
 
 
 @torch.no_grad()
+def test_published_widths_and_preprocessing_match_on_files(tmp_path):
+    # All as published but for the number of layers: heads of 72, the table of 48 x 48, bounds.
+    transformers = reference_library()
+    kind = transformers.models.qwen3_vl.configuration_qwen3_vl.Qwen3VLVisionConfig
+    model = transformers.Qwen3VLVisionModel(kind(depth=2, deepstack_visual_indexes=(0,))).eval()
+    redraw(model, seed=6)
+    encoder = qwen3_vl.Encoder(
+        qwen3_vl.Config(num_hidden_layers=2, deepstack_visual_indexes=(0,))
+    ).eval()
+    projector = projectors.build(
+        "deepstack", {"input_size": 2304, "output_size": 3584, "num_residuals": 1}
+    )
+    state = model.state_dict()
+    merging = {name for name in state if "merger" in name}
+    projector.load_state_dict({name: state.pop(name) for name in merging})
+    encoder.load_state_dict(state)
+    kept = ("1_to_20", "20_to_1", "alpha")
+    paths = [path for path in picture_files(tmp_path) if path.stem in kept]
+    half = [0.5] * 3
+    theirs = transformers.Qwen2VLImageProcessor(
+        size={"shortest_edge": 65536, "longest_edge": 16777216},
+        patch_size=16,
+        image_mean=half,
+        image_std=half,
+    )([Image.open(path) for path in paths], return_tensors="pt")
+    pictures = encoder.preprocess([open_image(path) for path in paths])
+    expected = levels_of(model(theirs["pixel_values"], grid_thw=theirs["image_grid_thw"]))
+    found = projector(encoder.tokens(pictures), pictures.grids)
+    torch.testing.assert_close(found, expected, **EXACT)
+
+
+@torch.no_grad()
 def test_any_layer_may_be_the_first_level(encoder, model):
     inputs = some_patches(encoder, GRIDS[:1])
     theirs = model(
