@@ -97,7 +97,14 @@ def export(
     stored = stored_dtype(decoder.model.embed_tokens.weight, dtype)
     frame = PictureFrame.of(loaded.config.get("chat", {}))
     found = find_class(loaded.model, frame, stored, layout)
-    files = {**_companions(loaded, found), CONFIG: _json(found.config)}
+    template = None
+    if kind == "vlm":
+        published = store.read_json(Path(source) / CONFIG)
+        if published["model_type"] == found.config["model_type"]:
+            template = conversation.read_template(Path(source))
+    files = {**_companions(loaded, found, template), CONFIG: _json(found.config)}
+    if (terms := Path(source) / "LICENSE").exists():
+        files[terms.name] = terms.read_bytes()
     files |= {vision.PROCESSOR: _json(found.processor), vision.PICTURES: _json(found.pictures)}
     write_folder(directory, found.tensors(loaded.model), files, dtype, max_shard_bytes)
     return found.note
@@ -126,8 +133,15 @@ def _export_text(
     )
 
 
-def _companions(own: native.LoadedModel, found: Whole | None) -> dict[str, bytes]:
-    """Return the files beside weights and config, as transformers wants them."""
+def _companions(
+    own: native.LoadedModel, found: Whole | None, published: str | None = None
+) -> dict[str, bytes]:
+    """Return the files beside weights and config, as transformers wants them.
+
+    Args:
+        found: the whole model's form; None is the decoder alone.
+        published: the model's own chat template, if it has one that fits.
+    """
     end, pad = STOP_TOKENS
     stops = stop_token_ids(own.tokenizer)
     settings = dict(own.config.get("generation", {}))
@@ -145,6 +159,7 @@ def _companions(own: native.LoadedModel, found: Whole | None) -> dict[str, bytes
     opened = "".join(piece.text for piece in pieces).rpartition("<|im_end|>\n")[2]
     template = _FRAME.replace("OPENED", opened.replace("\n", "\\n"))
     template = template.replace("IMAGE", found.image.replace("\n", "\\n") if found else "")
+    template = published or template
     words: dict[str, Any] = {
         "chat_template": template,
         "clean_up_tokenization_spaces": False,

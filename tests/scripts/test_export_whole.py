@@ -13,7 +13,7 @@ from mm.generate import GenerationConfig, generate
 from mm.vlm import VisionLanguageModel, build
 from scripts import export
 from tests import tiny_model
-from tests.checkpoints import published_vlm
+from tests.checkpoints import published_vlm, test_qwen3_vl
 from tests.checkpoints.published_vlm import EXACT, asked, pictures, sharp
 
 SIDE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28}
@@ -198,6 +198,29 @@ def test_a_model_composed_as_qwen3_vl_becomes_one(tmp_path, capsys, decoder):
     torch.testing.assert_close(
         again.vlm(torch.tensor([request.input_ids]), request.pictures), logits, **EXACT
     )
+
+
+@pytest.mark.parametrize("kind", ["tied", "experts as published"])
+@torch.no_grad()
+def test_a_published_qwen3_vl_is_written_again(tmp_path, kind):
+    reference, processor = test_qwen3_vl.save(tmp_path / "published", kind)
+    (tmp_path / "published/LICENSE").write_text("be kind")
+    out = tmp_path / "out"
+    assert export.main([str(tmp_path / "published"), str(out)]) == 0
+    transformers = published_vlm.library()
+    theirs = transformers.AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32)
+    assert type(theirs) is type(reference) and (out / "LICENSE").read_text() == "be kind"
+    again = transformers.AutoProcessor.from_pretrained(out)
+    paths = pictures(tmp_path / "pictures", [(50, 30), (16, 60)])
+    _, inputs = asked(processor, paths, QUESTION)
+    _, same = asked(again, paths, QUESTION)
+    for name in ("input_ids", "pixel_values", "image_grid_thw"):
+        assert torch.equal(same[name], inputs[name]), name
+    torch.testing.assert_close(theirs(**same).logits, reference(**inputs).logits, **EXACT)
+    before, after = mm.load(tmp_path / "published", device="cpu"), mm.load(out, device="cpu")
+    assert after.vlm.config == before.vlm.config and after.config == before.config
+    for name, tensor in before.vlm.state_dict().items():
+        assert torch.equal(after.vlm.state_dict()[name], tensor), name
 
 
 def test_positions_in_three_directions_fit_no_other_class(tmp_path, capsys):
