@@ -61,7 +61,10 @@ def named_encoder(
         kind = encoders.get(values["name"])
         config = dict(values.get("config") or {})
         if tiny:
-            config |= conformance.tiny_values(encoders.config_type(kind))
+            smaller = conformance.tiny_values(encoders.config_type(kind))
+            if config.get("max_tiles", 1) > 1:
+                smaller.pop("shortest_edge", None)  # tiles are cut of squashed pictures
+            config |= smaller
         for word in fields:
             field, equals, value = word.partition("=")
             if not equals:

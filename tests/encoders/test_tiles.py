@@ -1,13 +1,15 @@
 """Tiles: the recorded grids, and every pixel as the published processor cuts them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from mm.encoders import image_size, internvit, tiles
+from mm.encoders import conformance, image_size, internvit, tiles
 from mm.encoders.pixels import normalize, to_uint8
 from mm.privacy.door import open_image
+from mm.report import check_encoder
 from tests.encoders.parity import EXACT, picture_files, ready, reference_library, their_pixels
 
 STATISTICS = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
@@ -143,3 +145,18 @@ def test_tensors_of_a_published_processor_are_taken_tile_by_tile():
 def test_tiles_that_cannot_be_are_one_clear_line(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **changes)
+
+
+def test_the_file_of_tiles_conforms():
+    conf = Path(__file__).resolve().parents[2] / "conf"
+    encoder = check_encoder.make_encoder("internvit_300m_tiles", (), conf, tiny=True)
+    assert encoder.config.max_tiles == 12 and len(encoder.views(60, 40)) == 7
+    around = conformance.Surroundings(
+        save_and_load=check_encoder.save_and_load,
+        projectors=check_encoder.small_projectors(encoder.hidden_size),
+        compile_backend="",
+        batch_size=2,
+    )
+    results = list(conformance.run(encoder, around))
+    assert [one.check for one in results if one.status == "fail"] == []
+    assert sum(one.status == "pass" for one in results) >= 14
