@@ -12,7 +12,8 @@ from mm.errors import UsageError
 # By name only to tell pictures from side files; the door goes by content. Formats it refuses are
 # listed too, so that such files are counted and not overlooked.
 PICTURE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .tif .tiff .bmp .dib .heic .heif .avif .jp2 .jxl".split()
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .tif .tiff .bmp .dib".split()
+    + ".heic .heif .hif .avif .jp2 .j2k .jxl".split()
 )
 _CHUNK = 1 << 16
 
