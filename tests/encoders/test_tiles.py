@@ -154,7 +154,7 @@ def test_the_file_of_tiles_conforms():
     around = conformance.Surroundings(
         save_and_load=check_encoder.save_and_load,
         projectors=check_encoder.small_projectors(encoder.hidden_size),
-        compile_backend="",
+        compile_backend=None,
         batch_size=2,
     )
     results = list(conformance.run(encoder, around))
