@@ -10,7 +10,7 @@ class DoorError(PrivacyError):
 
     Args:
         reason: machine code: missing, unreadable, empty, not-an-image, unsupported, truncated,
-            corrupt, too-large, too-many-frames or too-slow.
+            corrupt, too-large, too-many-frames, too-many-chunks, several-pages or too-slow.
         detail: one line for a person, free of file names and of file content.
         position: index of the picture among the caller's pictures, when it knows one.
     """
