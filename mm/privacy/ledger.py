@@ -134,12 +134,20 @@ def read(directory: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         audit, counts, shards = ledger["audit"], ledger["counts"], ledger["shards"]
         known = digest(ledger["policy"]) == ledger["policy_hash"]
-        policy_of(ledger)
+        policy = ledger["policy"]
         audited = audit["pictures"] == counts["images"] and audit["texts"] == counts["texts"]
         inside = all(Path(shard["file"]).name == shard["file"] for shard in shards)
         complete = sum(len(shard["offsets"]) for shard in shards) == counts["samples"]
-    except (KeyError, TypeError, PrivacyError):
+        if not isinstance(policy, dict):
+            raise TypeError
+    except (KeyError, TypeError):
         raise LedgerError(f"{place / NAME} lacks what a ledger must say: {fix(place)}") from None
+    try:
+        policy_of(ledger)
+    except PrivacyError:
+        raise LedgerError(
+            f"{place / NAME} names a policy that this version does not know: {fix(place)}"
+        ) from None
     if not inside:
         raise LedgerError(f"{place / NAME} names a shard outside its directory: {fix(place)}")
     if not known:

@@ -26,6 +26,7 @@ IMAGE_MARKER = "<image>"
 ROLES = ("system", "user", "assistant")
 BACKENDS = ("local", "ray")
 KEY_VARIABLE = "MM_PSEUDONYM_KEY"
+_SHOW_SECONDS = 0.5
 _PATIENCE = 4  # times what a picture may take: what a record may
 _SOURCE_ID = re.compile(r"[0-9a-f]{16,64}")
 
@@ -364,7 +365,9 @@ class _Progress:
     def show(self, report: Report, last: bool = False) -> float:
         now = time.monotonic()
         terminal = self.stream is not None and self.stream.isatty()
-        if self.stream is not None and (last or now - self.shown > (0.5 if terminal else 60)):
+        if self.stream is not None and (
+            last or now - self.shown > (_SHOW_SECONDS if terminal else 60)
+        ):
             self.shown = now
             self.stream.write(self._line(report, now - self.begun, last, terminal))
             self.stream.flush()

@@ -146,6 +146,17 @@ TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda s: edit_ledger(s, lambda x: x["policy"]["text"].update(email="keep"), reseal=True),
         "names another policy",
     ),
+    "policy of another version": (
+        lambda s: edit_ledger(
+            s,
+            lambda x: (
+                x["policy"].update(smells="keep"),
+                x.update(policy_hash=digest(x["policy"])),
+            ),
+            reseal=True,
+        ),
+        "names a policy that this version does not know",
+    ),
     "no audit": (lambda s: edit_ledger(s, lambda x: x.pop("audit"), reseal=True), "lacks what"),
     "unfinished audit": (
         lambda s: edit_ledger(s, lambda x: x["audit"].update(pictures=1), reseal=True),

@@ -1,6 +1,7 @@
 """Measure what PRIVACY.md claims of whole runs: `python -m tests.privacy.measure [NAME...]`.
 
-Everything in it is made up. Prints one line per claim. No part of the test run, which holds the same properties at small n.
+Everything in it is made up. Prints one line per claim. No part of the test run, which holds the
+same properties at small n.
 """
 
 import json

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 import tarfile
 import zlib
 from pathlib import Path
@@ -214,3 +215,20 @@ def test_progress_is_one_line_without_a_terminal(tmp_path: Path) -> None:
     write_shards([Sample([GOOD], TURNS)], tmp_path / "out", Policy(), progress=stream)
     assert stream.getvalue().startswith("scrubbed 1, quarantined 0, ")
     assert stream.getvalue().count("\n") == 1
+
+
+def test_progress_on_a_terminal_has_rate_and_time_left(tmp_path: Path) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    for number in range(40):
+        (tmp_path / f"{number}.png").write_bytes(plant.planted("png"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mm.privacy.scrub._SHOW_SECONDS", 0.0)
+        source = build("folder", str(tmp_path))
+        write_shards(source, tmp_path / "out", Policy(), progress=stream)
+    shown = stream.getvalue().split("\r\x1b[K")
+    assert re.fullmatch(r"scrubbed 9, quarantined 0, \d+/s, 22 % of 40, 0:\d\d left", shown[9])
+    assert re.fullmatch(r"scrubbed 40, quarantined 0, \d+/s\n", shown[-1])
