@@ -3,6 +3,7 @@
 Examples:
   python scripts/evaluate.py model=mm/assets/scenes-12m task=scenes_unseen
   python scripts/evaluate.py model=runs/scenes/model task=easy_vqa output=result.json
+  python scripts/evaluate.py model=models/InternVL3_5-1B-HF task=easy_vqa     (a published one)
 """
 
 import sys

@@ -7,8 +7,10 @@ normalisation and without surrounding space and a final full stop.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -17,6 +19,7 @@ from mm.encoders import Pictures
 from mm.evaluate.intervals import Proportion
 from mm.generate import GenerationConfig, generate
 from mm.text.chat import IMAGE_MARKER, encode_chat, stop_token_ids
+from mm.text.frame import PictureFrame
 from mm.text.tokenizer import Tokenizer
 from mm.vlm import VisionLanguageModel
 
@@ -80,12 +83,14 @@ def ask(
     max_new_tokens: int = 64,
     num_beams: int = 1,
     batch_size: int = 128,
+    chat: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[list[Answered]]:
     """Answer the questions of each picture with the likeliest words.
 
     Args:
         pictures: preprocessed.
         questions: for each picture its questions.
+        chat: of the model's config: how its chats and the pictures in them are framed.
     """
     device = next(model.parameters()).device
     features = model.image_features(pictures.to(device))
@@ -106,7 +111,10 @@ def ask(
                 tokenizer,
                 [("user", IMAGE_MARKER + flat[n][1].text)],
                 num_image_tokens=[features.counts[flat[n][0]]],
+                revision=chat.get("revision"),
+                thinking=chat.get("thinking", "none"),
                 add_generation_prompt=True,
+                frame=PictureFrame.of(chat),
             ).input_ids
             for n in numbers
         ]
@@ -127,11 +135,14 @@ def ask_samples(
     *,
     pictures_per_batch: int = 64,
     num_beams: int = 1,
+    batch_size: int = 128,
+    chat: Mapping[str, Any] = MappingProxyType({}),
     questions: Callable[[Sample], list[Question]] = questions_of,
 ) -> Iterator[Answered]:
     """Answer every question of every sample.
 
     Args:
+        batch_size: questions at a time, of `pictures_per_batch` pictures; `chat` is as in `ask`.
         prepare: from picture bytes to what the model takes; pass one that ignores its input to see
             what the model says without looking.
     """
@@ -140,7 +151,8 @@ def ask_samples(
     def flush() -> Iterator[Answered]:
         pictures = prepare([sample.images[0] for sample in batch])
         asked = [questions(sample) for sample in batch]
-        for row in ask(model, tokenizer, pictures, asked, num_beams=num_beams):
+        settings: dict[str, Any] = {"num_beams": num_beams, "batch_size": batch_size, "chat": chat}
+        for row in ask(model, tokenizer, pictures, asked, **settings):
             yield from row
         batch.clear()
 

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from mm.checkpoints import native
+from mm.checkpoints.published import format_of, load_vlm
 from mm.data.sample import Sample
 from mm.data.scenes.artwork import DECLINED_KINDS
 from mm.data.scenes.concepts import LANGUAGES
 from mm.data.scenes.language import CAPTION_PROMPTS, DECLINE
 from mm.data.shards import ShardReader
 from mm.encoders import Pictures
-from mm.errors import ConfigError
+from mm.errors import CheckpointError, ConfigError
 from mm.evaluate.intervals import Proportion
 from mm.evaluate.questions import Answered, Question, ask_samples, by_label, questions_of
 from mm.privacy.door import open_image
@@ -29,6 +30,7 @@ _DECLINED_QUESTIONS = {
     "ko": (CAPTION_PROMPTS["ko"][0], "이것은 무엇인가요?"),
 }
 _BLANK_GREY = 200
+_FEW = {"pictures_per_batch": 4, "batch_size": 8}  # of large models, whose pictures are many tokens
 
 
 @dataclass(frozen=True)
@@ -104,13 +106,17 @@ def evaluate(
 ) -> Result:
     """Ask a model everything that a task asks.
 
+    Args:
+        model_directory: of mm's own model, or of a published one that sees.
+
     Raises:
-        CheckpointError: the model cannot be read.
+        CheckpointError: the model cannot be read, or sees nothing.
         LedgerError: the task's shards did not go through `scripts/scrub.py`.
     """
     task: TaskConfig = make_config(TaskConfig, task_values, "task")
-    loaded = native.load(model_directory, device=device, dtype=torch.float32)
+    loaded = _read(model_directory, device)
     model, tokenizer = loaded.model.eval(), loaded.tokenizer
+    published = "format" not in loaded.config
     reader = ShardReader(task.shards)
 
     def prepare(images: Sequence[bytes]) -> Pictures:
@@ -138,6 +144,8 @@ def evaluate(
             islice(samples, limit),
             prepare,
             questions=ask_of,
+            chat=loaded.config.get("chat", {}),
+            **(_FEW if published else {}),
             num_beams=loaded.config.get("generation", {}).get("num_beams", 1),
         )
     )
@@ -150,6 +158,19 @@ def evaluate(
     return Result(
         task, by_label(answers), Proportion(declines, len(answers)), _token_f1(answers), facts
     )
+
+
+def _read(directory: str, device: torch.device) -> native.LoadedModel:
+    """Read a model that sees; raises CheckpointError."""
+    kind = format_of(directory)
+    if kind == "text":
+        raise CheckpointError(
+            f"{directory} is a text model's, but tasks show pictures: name a model that sees"
+        )
+    if kind == "vlm":
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        return load_vlm(directory, device, dtype)
+    return native.load(directory, device=device, dtype=torch.float32)
 
 
 def _declined_questions(sample: Sample) -> list[Question]:

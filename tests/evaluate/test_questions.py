@@ -41,8 +41,10 @@ def test_many_questions_about_a_picture_are_answered_as_one_by_one() -> None:
     size = model.encoder.config.image_size
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     questions = [[Question("a red cup?", "x", ("all",))] * 2, [Question("yes", "x", ("all",))]]
-    together = ask(model, tokenizer, pixels, questions, max_new_tokens=6)
+    taken = model.encoder.from_processor
+    together = ask(model, tokenizer, taken(pixels), questions, max_new_tokens=6)
     for i, row in enumerate(questions):
         for j, question in enumerate(row):
-            alone = ask(model, tokenizer, pixels[i : i + 1], [[question]], max_new_tokens=6)
+            one = taken(pixels[i : i + 1])
+            alone = ask(model, tokenizer, one, [[question]], max_new_tokens=6)
             assert alone[0][0].said == together[i][j].said

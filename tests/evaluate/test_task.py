@@ -1,18 +1,21 @@
 import json
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+import mm
 from mm.data.sample import Sample
-from mm.data.shards import write_shards
-from mm.errors import ConfigError
+from mm.data.shards import ShardReader, write_shards
+from mm.errors import CheckpointError, ConfigError
 from mm.evaluate.task import evaluate
 from mm.privacy.door import encode_png
 from mm.privacy.errors import LedgerError
 from mm.privacy.policy import Policy
 from tests import tiny_model
+from tests.checkpoints import published_vlm
 from tests.tiny_artwork import write_artwork
 
 CPU = torch.device("cpu")
@@ -70,7 +73,28 @@ def test_declined_pictures_are_those_of_the_split(folder: Path) -> None:
     assert not none.shares and none.declined.n == 0
 
 
+def test_a_published_model_is_asked_as_a_person_asks_it(folder: Path, tmp_path: Path) -> None:
+    published_vlm.save_internvl(tmp_path / "model", seed=3)
+    result = evaluate(str(tmp_path / "model"), task(folder), device=CPU, limit=1)
+    model = mm.load(tmp_path / "model", device="cpu")
+    (sample,) = islice(ShardReader(folder / "data"), 1)
+    said = [
+        model.ask(sample.images[0], text, max_new_tokens=64) for text in ("What is this?", "yes?")
+    ]
+    assert len(set(said)) == 2 and not any(s.hits for s in result.shares.values())
+    # A model that is asked what it says itself is right.
+    turns = [("user", "<image>What is this?"), ("assistant", said[0])]
+    turns += [("user", "yes?"), ("assistant", said[1])]
+    again = Sample(sample.images, turns, sample.tags, sample.source_id)
+    write_shards([again], tmp_path / "data", Policy())
+    found = evaluate(str(tmp_path / "model"), task(tmp_path), device=CPU)
+    assert all(share.hits == share.n == 1 for share in found.shares.values())
+
+
 def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
+    text = tiny_model.save_text(tmp_path / "text")
+    with pytest.raises(CheckpointError, match="is a text model's, but tasks show pictures"):
+        evaluate(str(text), task(folder), device=CPU)
     with pytest.raises(ConfigError, match="did you mean 'decline'"):
         evaluate(str(folder / "model"), task(folder, kind="declin"), device=CPU)
     (tmp_path / "raw").mkdir()
