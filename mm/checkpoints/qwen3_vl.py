@@ -109,6 +109,11 @@ def read_decoder(published: Mapping[str, Any], source: object) -> Qwen3Config:
     Raises:
         CheckpointError: there is none, or it asks for what is not done here.
     """
+    if published.get("quantization_config") is not None:
+        raise CheckpointError(
+            f"{source} sets quantization_config, which is not done here: use the plain published"
+            " checkpoint"
+        )
     text = published.get("text_config")
     if not isinstance(text, Mapping):
         raise CheckpointError(f"{source} has no text_config: name a folder of a whole model")

@@ -138,11 +138,14 @@ def load_reference(directory: str | os.PathLike[str]) -> Reference:
         said = " ".join(str(error).split())[:200]
         raise UsageError(f"transformers cannot read {directory}: {said}") from None
     tower = getattr(model, "vision_model", model)
+    levels = getattr(model, "visual", None)  # Qwen3-VL's tower, which orders its patches by block
 
     def inputs(image: Image) -> Mapping[str, Tensor]:
         return dict(processor(images=image, return_tensors="pt"))
 
     def features(inputs: Mapping[str, Tensor], grids: Sequence[Grid]) -> Tensor:
+        if levels is not None:
+            return _levels(levels, inputs, grids)
         found: Tensor = tower(**inputs).last_hidden_state
         padded = len(inputs) > 1  # after the patches; of squares, class token and registers first
         counts = [rows * columns for rows, columns in grids]
@@ -150,6 +153,25 @@ def load_reference(directory: str | os.PathLike[str]) -> Reference:
         return torch.cat([one[:count] if padded else one[-count:] for one, count in views])
 
     return Reference(inputs, features)
+
+
+def _levels(
+    tower: Any, inputs: Mapping[str, Tensor], grids: Sequence[Grid]
+) -> Tensor:  # Any: transformers' class
+    """Return the features of a tower with DeepStack before they are merged, row by row."""
+    found = tower(
+        inputs["pixel_values"], grid_thw=inputs["image_grid_thw"], output_hidden_states=True
+    )
+    side = tower.spatial_merge_size
+    after = [found.hidden_states[block + 1] for block in tower.config.deepstack_visual_indexes]
+    side_by_side = torch.cat([found.last_hidden_state, *after], dim=-1)
+    views = zip(side_by_side.split([rows * columns for rows, columns in grids]), grids, strict=True)
+    return torch.cat(
+        [
+            view.view(rows // side, columns // side, side, side, -1).transpose(1, 2).flatten(0, 3)
+            for view, (rows, columns) in views
+        ]
+    )
 
 
 def table(name: str, results: Sequence[Result]) -> str:

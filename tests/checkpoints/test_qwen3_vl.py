@@ -17,6 +17,7 @@ from mm.encoders import Pictures
 from mm.errors import CheckpointError
 from mm.generate import GenerationConfig, generate
 from mm.privacy.door import open_image
+from mm.report.check_encoder import load_reference
 from mm.vlm import ImageFeatures
 from tests import tiny_model
 from tests.checkpoints.published_vlm import EXACT, asked, library, pictures, sharp
@@ -199,6 +200,20 @@ def test_a_whole_models_folder_gives_its_tower(tmp_path):
     assert grids == ((8, 12),) and torch.equal(found, expected)
 
 
+@torch.no_grad()
+def test_the_conformance_suite_has_the_tower_as_reference(tmp_path):
+    save(tmp_path)
+    reference, tower = load_reference(tmp_path), mm.encoders.load(tmp_path)
+    for path in pictures(tmp_path / "pictures", [(50, 30), (16, 60)]):
+        image = open_image(path)
+        inputs = reference.inputs(image)
+        ours = tower.preprocess([image])
+        assert tower.from_processor(**inputs).views == ours.views
+        torch.testing.assert_close(
+            tower.tokens(ours), reference.features(inputs, ours.grids), **EXACT
+        )
+
+
 def edit(folder: Path, name: str, change: Any) -> None:
     """Change a JSON file of the folder in place."""
     content = json.loads((folder / name).read_text())
@@ -246,6 +261,7 @@ def test_older_spellings_are_read(plain, tmp_path):
 
 BAD = [
     (put("text_config", to=None), "has no text_config: name a folder of a whole model"),
+    (put("quantization_config", to={"quant_method": "fp8"}), "sets quantization_config, which is"),
     (put("vision_config", to=3), "has no vision_config"),
     (put("image_token_id", to=3), "but image_token_id is 3: it belongs to another model"),
     (put("text_config", "rope_parameters", "mrope_section", to=[4, 4, 0]), "mrope_section is"),
