@@ -162,16 +162,30 @@ def from_dict(values: Mapping[str, Any]) -> Policy:
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
-    """Read a policy from a YAML file such as conf/privacy/standard.yaml."""
+    """Read a policy from a YAML file such as conf/privacy/strict.yaml.
+
+    Its `defaults` name files of the same folder that it changes, as Hydra would compose them.
+
+    Raises:
+        ScrubError: no such file, unknown key or bad value.
+    """
+    return from_dict(_composed(os.fspath(path)))
+
+
+def _composed(path: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     try:
-        values = OmegaConf.to_container(OmegaConf.load(os.fspath(path)))
+        values = OmegaConf.to_container(OmegaConf.load(path))
     except OSError:
-        raise ScrubError(f"no policy file {os.fspath(path)}: see conf/privacy/") from None
+        raise ScrubError(f"no policy file {path}: see conf/privacy/") from None
     if not isinstance(values, dict):
-        raise ScrubError(f"policy file {os.fspath(path)} must hold a mapping")
-    return from_dict({str(key): value for key, value in values.items()})
+        raise ScrubError(f"policy file {path} must hold a mapping")
+    named = values.pop("defaults", [])
+    below = [_composed(os.path.join(os.path.dirname(path), f"{name}.yaml")) for name in named]
+    whole = OmegaConf.to_container(OmegaConf.merge(*below, values))
+    assert isinstance(whole, dict)
+    return {str(key): value for key, value in whole.items()}
 
 
 def digest(value: Any) -> str:  # any JSON data

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -22,6 +24,13 @@ def test_standard_file_equals_the_code() -> None:
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_file_is_named_after_itself(path: Path) -> None:
     assert OmegaConf.load(path)["name"] == path.stem
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def test_files_read_without_hydra_equal_those_composed(path: Path) -> None:
+    with initialize_config_dir(str(CONF.parent), version_base="1.3"):
+        config = compose("scrub", [f"privacy@policy={path.stem}", "source=folder"])
+    assert load_policy(path) == instantiate(config.policy)
 
 
 def test_standard_and_metadata_only_name_every_kind() -> None:
