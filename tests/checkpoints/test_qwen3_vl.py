@@ -12,16 +12,20 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import mm
+from mm.checkpoints import qwen3_vl, vision
 from mm.checkpoints.export import export
+from mm.decoder.qwen3 import Qwen3Config
 from mm.encoders import Pictures
 from mm.errors import CheckpointError
 from mm.generate import GenerationConfig, generate
 from mm.privacy.door import open_image
+from mm.registry import make_config
 from mm.report.check_encoder import load_reference
 from mm.vlm import ImageFeatures
 from tests import tiny_model
 from tests.checkpoints.published_vlm import EXACT, asked, library, pictures, sharp
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 QUESTION = "How many cups are there?"
 FRAME = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
 FRAME |= {"vision_start_token": "<|vision_start|>", "vision_end_token": "<|vision_end|>"}
@@ -257,6 +261,124 @@ def test_older_spellings_are_read(plain, tmp_path):
     old, new = (mm.load(one, device="cpu").vlm for one in (folder, plain))
     assert old.config == new.config
     assert new.config["decoder"]["config"]["rope_theta"] == 5e6
+
+
+# `config.json` of Qwen3-VL-4B and -30B-A3B, but for what a decoder and a tower do not need.
+PUBLISHED = {
+    "4b": {
+        "model_type": "qwen3_vl",
+        "tie_word_embeddings": True,
+        "text_config": {
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "dtype": "bfloat16",
+            "head_dim": 128,
+            "hidden_act": "silu",
+            "hidden_size": 2560,
+            "initializer_range": 0.02,
+            "intermediate_size": 9728,
+            "max_position_embeddings": 262144,
+            "model_type": "qwen3_vl_text",
+            "num_attention_heads": 32,
+            "num_hidden_layers": 36,
+            "num_key_value_heads": 8,
+            "rms_norm_eps": 1e-06,
+            "rope_scaling": {
+                "mrope_interleaved": True,
+                "mrope_section": [24, 20, 20],
+                "rope_type": "default",
+            },
+            "rope_theta": 5000000,
+            "tie_word_embeddings": True,
+            "vocab_size": 151936,
+        },
+        "vision_config": {
+            "deepstack_visual_indexes": [5, 11, 17],
+            "depth": 24,
+            "hidden_act": "gelu_pytorch_tanh",
+            "hidden_size": 1024,
+            "in_channels": 3,
+            "initializer_range": 0.02,
+            "intermediate_size": 4096,
+            "model_type": "qwen3_vl",
+            "num_heads": 16,
+            "num_position_embeddings": 2304,
+            "out_hidden_size": 2560,
+            "patch_size": 16,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        },
+    },
+    "30b_a3b": {
+        "model_type": "qwen3_vl_moe",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "decoder_sparse_step": 1,
+            "head_dim": 128,
+            "hidden_act": "silu",
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "max_position_embeddings": 262144,
+            "mlp_only_layers": [],
+            "model_type": "qwen3_vl_moe_text",
+            "moe_intermediate_size": 768,
+            "norm_topk_prob": True,
+            "num_attention_heads": 32,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 48,
+            "num_key_value_heads": 4,
+            "rms_norm_eps": 1e-06,
+            "rope_scaling": {
+                "mrope_interleaved": True,
+                "mrope_section": [24, 20, 20],
+                "rope_type": "default",
+            },
+            "rope_theta": 5000000,
+            "vocab_size": 151936,
+        },
+        "vision_config": {
+            "deepstack_visual_indexes": [8, 16, 24],
+            "depth": 27,
+            "hidden_act": "gelu_pytorch_tanh",
+            "hidden_size": 1152,
+            "in_channels": 3,
+            "intermediate_size": 4304,
+            "model_type": "qwen3_vl_moe",
+            "num_heads": 16,
+            "num_position_embeddings": 2304,
+            "out_hidden_size": 2048,
+            "patch_size": 16,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        },
+    },
+}
+# `preprocessor_config.json` of all of them.
+PUBLISHED_PICTURES = {
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_processor_type": "Qwen2VLImageProcessorFast",
+    "image_std": [0.5, 0.5, 0.5],
+    "merge_size": 2,
+    "patch_size": 16,
+    "processor_class": "Qwen3VLProcessor",
+    "size": {"longest_edge": 16777216, "shortest_edge": 65536},
+    "temporal_patch_size": 2,
+}
+
+
+@pytest.mark.parametrize(("size", "tower"), [("4b", "large"), ("30b_a3b", "so400m")])
+def test_published_configs_are_those_of_conf(size, tower):
+    hydra, omegaconf = pytest.importorskip("hydra"), pytest.importorskip("omegaconf")
+    parts = (f"+encoder=qwen3_vl_{tower}", f"+decoder=qwen3_vl_{size}")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = omegaconf.OmegaConf.to_container(hydra.compose(overrides=list(parts)))
+    published = PUBLISHED[size]
+    decoder = qwen3_vl.read_decoder(published, "config.json")
+    assert decoder == make_config(Qwen3Config, config["decoder"]["config"], "the decoder")
+    kind = mm.encoders.get("qwen3_vl")
+    found = vision.translate(kind, published["vision_config"], PUBLISHED_PICTURES, Path())
+    assert found == make_config(type(found), config["encoder"]["config"], "the encoder")
 
 
 BAD = [
