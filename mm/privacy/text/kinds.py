@@ -40,7 +40,7 @@ FINDERS: dict[str, Finder] = {
 }
 # How many digits a text must have before a kind is looked for; 0 for all others.
 MIN_DIGITS = {
-    "iban": 8, "mac_address": 2, "driver_licence": 5, "resident_number": 7, "foreigner_number": 7,
+    "iban": 8, "mac_address": 1, "driver_licence": 5, "resident_number": 7, "foreigner_number": 7,
     "card": 12, "passport": 7, "date_of_birth": 2, "us_itin": 9, "us_ssn": 9, "uk_nhs": 10,
     "business_number": 10, "ip_address": 2, "coordinates": 4, "bank_account": 6, "phone": 7,
     "address": 1, "vehicle_plate": 2,

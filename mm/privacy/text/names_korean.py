@@ -63,6 +63,7 @@ def find(text: str) -> Iterator[Span]:
     """Find names of people that are written in Hangul."""
     given, no_name = lists.korean_given(), lists.words("korean_words")
     found = list(_WORD.finditer(text))
+    whole: list[int] = []  # words that are a name and nothing else
     for place, match in enumerate(found):
         word, start = match.group(), match.start()
         following = ""
@@ -74,7 +75,9 @@ def find(text: str) -> Iterator[Span]:
         if length:
             yield start, start + length
             if length == len(word) >= 3:
-                yield from _neighbours(text, found, place)
+                whole.append(place)
+    for place in _neighbours(text, found, whole):
+        yield found[place].span()
     if "성" in text or "이름" in text:
         for match in _SPACED.finditer(text):
             yield match.span(1)
@@ -123,23 +126,22 @@ def _full_name(text: str, start: int, word: str, following: str) -> int:
     return 0
 
 
-def _neighbours(text: str, found: list[re.Match[str]], place: int) -> Iterator[Span]:
-    """Find the other names of a list such as 김철수·이영희·박지훈 around one that is known."""
-    for step in (-1, 1):
-        here = place
-        while 0 <= here + step < len(found):
-            first, second = sorted(
-                (found[here], found[here + step]), key=lambda match: match.start()
-            )
-            if text[first.end() : second.start()] not in _BETWEEN:
-                break
-            word = found[here + step].group()
-            if len(word) != 3 or word[0] not in _SURNAMES or word in lists.words("korean_stop"):
-                break
-            if word[:2] in lists.words("korean_words"):
-                break
-            yield found[here + step].span()
-            here += step
+def _neighbours(text: str, found: list[re.Match[str]], known: list[int]) -> Iterator[int]:
+    """Find the other names of a list such as 김철수·이영희·박지훈 around those that are known."""
+    no_name, seen = lists.words("korean_stop") | lists.words("korean_words"), set(known)
+    for start in known:
+        for step in (-1, 1):
+            here = start + step
+            while 0 <= here < len(found) and here not in seen:
+                first, second = sorted((here - step, here))
+                word = found[here].group()
+                if text[found[first].end() : found[second].start()] not in _BETWEEN:
+                    break
+                if len(word) != 3 or word[0] not in _SURNAMES or {word, word[:2]} & no_name:
+                    break
+                seen.add(here)
+                yield here
+                here += step
 
 
 def _is_addressed(name: str, rest: str, following: str) -> bool:

@@ -16,7 +16,8 @@ from mm.privacy.text.view import Span, has_any
 _SEP = r"[\s\-./_·:~|,]{0,3}"
 # Words that say that a number names a thing and no person.
 _THING = re.compile(
-    r"(?:order|invoice|tracking|parcel|ticket|serial|s/n|sku|isbn|ean|barcode|bar code|lot|batch"
+    r"(?:order|error|invoice|tracking|parcel|ticket|serial|s/n|sku|isbn|ean|barcode|bar code|lot"
+    r"|batch"
     r"|part|model|product|ref(?:erence)?|case|commit|build|timestamp|item|receipt|transaction"
     r"|주문|송장|운송장|상품|제품|품번|모델|일련|관리|접수|바코드|문서|시리얼|거래|영수증|승인|예약"
     r"|증권|규격|고시|공고|법률|등기)"
@@ -37,6 +38,7 @@ _CARD_RUN = re.compile(r"(?<![\d])\d(?:[ \t\n.\-/_·,]{0,2}\d){11,40}(?!\d)")
 _CARD_LABEL = re.compile(
     r"(?:카드|card|visa|mastercard|amex|비자|마스터)[^\d\n]{0,20}$", re.IGNORECASE
 )
+_DIGITS = re.compile(r"\d+")
 _CARD_AFTER = re.compile(r"[ ]?(?:번[ ]?)?(?:카드|card)", re.IGNORECASE)
 # Issuer prefixes and the lengths that they have. 9: cards for use in Korea only.
 _ISSUERS = (
@@ -72,35 +74,44 @@ def find_card(text: str) -> Iterator[Span]:
         labelled = _CARD_LABEL.search(text, max(0, run.start() - 32), run.start()) is not None
         labelled = labelled or _CARD_AFTER.match(text, run.end()) is not None
         # A number may stand next to a card: try every stretch of whole digit groups.
-        groups = [match.span() for match in re.finditer(r"\d+", run.group())]
+        groups = [(match.start(), match.group()) for match in _DIGITS.finditer(run.group())]
         taken = 0
         for first, (start, _) in enumerate(groups):
             if start < taken:
                 continue
-            for last in reversed(range(first, min(len(groups), first + 19))):
-                end = groups[last][1]
-                lengths = [b - a for a, b in groups[first : last + 1]]
-                if not (12 if labelled else 13) <= sum(lengths) <= 19:
-                    continue
-                if min(lengths[:-1], default=3) < 3 and max(lengths) > 1:
-                    continue  # 12 34 56 ... is a list; cards are in fours, sixes or single digits
-                piece = run.group()[start:end]
-                if "," in piece and not labelled:
+            stretches: list[tuple[int, list[str]]] = []
+            count = 0
+            for last in range(first, len(groups)):
+                place, digits = groups[last]
+                count += len(digits)
+                if count > 19:
+                    break
+                if count >= (12 if labelled else 13):
+                    stretches.append(
+                        (place + len(digits), [g for _, g in groups[first : last + 1]])
+                    )
+            for end, pieces in reversed(stretches):
+                if "," in run.group()[start:end] and not labelled:
                     continue  # 2002, 2003, 2004, 2005
-                digits = re.sub(r"\D", "", piece)
-                if _is_card(digits, lengths, labelled):
-                    if len(lengths) == 1 and not labelled:
-                        before = text[max(0, run.start() + start - 1) : run.start() + start]
-                        if before.isascii() and before.isalpha():
-                            continue  # a code such as 1Z...
-                        if names_a_thing(text, run.start() + start):
-                            continue
+                if _is_card(pieces, labelled) and (
+                    labelled or len(pieces) > 1 or not _is_code(text, run.start() + start)
+                ):
                     yield run.start() + start, run.start() + end
                     taken = end
                     break
 
 
-def _is_card(digits: str, lengths: list[int], labelled: bool) -> bool:
+def _is_code(text: str, start: int) -> bool:
+    """Tell whether digits go on from letters (1Z...) or are named as an order or such."""
+    before = text[max(0, start - 1) : start]
+    return (before.isascii() and before.isalpha()) or names_a_thing(text, start)
+
+
+def _is_card(pieces: list[str], labelled: bool) -> bool:
+    lengths = [len(piece) for piece in pieces]
+    if len(lengths) > 1 and min(lengths[:-1]) < 3 and max(lengths) > 1:
+        return False  # 12 34 56 ... is a list; cards are in fours, sixes or single digits
+    digits = "".join(pieces)
     fours = lengths == [4, 4, 4, 4]
     usual = (
         len(lengths) == 1 or max(lengths) == 1 or set(lengths[:-1]) == {4} or lengths[:2] == [4, 6]
@@ -109,12 +120,7 @@ def _is_card(digits: str, lengths: list[int], labelled: bool) -> bool:
         return True
     if not luhn(digits) or not (usual or labelled):
         return False
-    return (
-        labelled
-        or _issued(digits)
-        or (fours and digits[0] in "23456")
-        or (fours and digits[0] == "9")
-    )
+    return labelled or _issued(digits) or (fours and digits[0] in "234569")
 
 
 # --- Resident and foreigner registration numbers --------------------------------------------------

@@ -18,7 +18,10 @@ _KOREA = re.compile(
     rf"|80)\)?{_SEP}\d{{3,4}}{_SEP}\d{{4}}(?!\d|[.\-]\d)"
 )
 _KOREA_PAIRS = re.compile(r"(?<!\d)01[016789](?:[ .\-]\d{2}){4}(?!\d)")
-_SERVICE = re.compile(r"(?<![\d\-.])1[568]\d\d-\d{4}(?!\d|-\d)")
+_SERVICE = re.compile(
+    r"(?<![\d\-.])(?:15(?:22|33|44|66|77|88|99)|16(?:00|11|44|55|61|66|68|70|77|88|99)|18(?:00|11"
+    r"|22|33|44|55|66|77|88|99))-\d{4}(?!\d|-\d)"
+)
 _PLUS = re.compile(r"(?<![\w+])\+\s?\d(?:[\s().\-/]{0,2}\d){6,14}(?!\d)")
 _NANP = re.compile(
     r"(?<![\d\-.+])(?:(?:00|011)?1[ .\-])?(?:\([2-9]\d{2}\) ?"
@@ -135,4 +138,6 @@ def _is_thing(text: str, start: int, number: str) -> bool:
     )
     if not number.isdigit():
         return prefixed and followed
+    if number.startswith("82"):
+        return True  # the country without its plus: digits of anything, unless a word says phone
     return prefixed or followed or names_a_thing(text, start)

@@ -106,9 +106,10 @@ _STREET = re.compile(
     rf"|del) ){{1,4}}?{_KIND}(?![A-Za-z])\.?(?: (?:[NSEW]|NE|NW|SE|SW)(?![A-Za-z]))?"
     rf"{_FLAT}?{_TOWN}?"
 )
+_PROPER = r"[A-Z][A-Za-z'.\-]{1,30}"
 _ANY_STREET = re.compile(  # whatever the street is called, if town, state and code follow
-    r"(?<![\w.\-$£€])\d{1,6} (?:[A-Z][A-Za-z'.\-]+ ?){1,5}"
-    rf"(?:{_FLAT})?(?:,? [A-Z][A-Za-z.'\-]+(?: [A-Z][A-Za-z.'\-]+){{0,2}}), {_STATE} \d{{5}}(?:-\d{{4}})?(?!\d)"
+    rf"(?<![\w.\-$£€])\d{{1,6}} {_PROPER}(?: {_PROPER}){{0,4}}{_FLAT}?"
+    rf",? {_PROPER}(?: {_PROPER}){{0,2}}, {_STATE} \d{{5}}(?:-\d{{4}})?(?!\d)"
 )
 _MILITARY = re.compile(
     r"(?:(?:PSC|CMR|Unit) ?\d{1,5},? ?(?:Box \d{1,5},? ?)?"
