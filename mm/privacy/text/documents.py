@@ -46,7 +46,7 @@ _LICENCE_LABELLED = re.compile(
 )
 _LICENCE_EN = re.compile(
     r"(?:driver'?s?'? ?licen[cs]e|driving licen[cs]e|\bDL\b|licen[cs]e (?:number|no\b|#))"
-    r"(?: ?(?:number|no\b|num|id|#))?[^\w\n]{0,4}(?:is|was|=)?[^\w\n]{0,4}"
+    r"(?:,? ?(?:number|no\b|num|id|#))?[^\w\n]{0,4}(?:is|was|=)?[^\w\n]{0,4}"
     r"((?=(?:[A-Z\-]*\d){4})[A-Z0-9](?:[A-Z0-9]|[\- ](?=\d)){4,19})(?![A-Z0-9])",
     re.IGNORECASE,
 )

@@ -39,7 +39,7 @@ _LABEL = re.compile(
     r"|보낸[ ]?(?:사람|이|분)"
     r"|받는[ ]?(?:사람|이|분)|작성자|대표자|고객명|보호자|계약자|피보험자|임차인|임대인|가입자"
     r"|회원명|글쓴이|주문자|주문인"
-    r"|입금자|예약자)[ ]?(?:[:=\-]|(?:은|는)(?= ))[ ]?$"
+    r"|입금자|예약자|학생|참가자|수강생|교사|기사)명?[ ]?(?:[:=\-]|(?:은|는)(?= ))[ ]?$"
 )
 # A role before a name: 환자 김하늘. After a role only a name of usual syllables counts.
 _ROLE = re.compile(
@@ -120,7 +120,7 @@ def _full_name(text: str, start: int, word: str, following: str) -> int:
         if name[0] in "김박최" and not rest and _TITLE.match(following):
             return size + 1
     if len(word) <= size + 6 and _LABEL.search(text, max(0, start - 14), start):
-        for length in (size + 2, size + 1, size + 3):
+        for length in (size + 2, size + 1):
             if len(word) >= length and _NAME_TAIL.match(word, length) and word[:2] not in words:
                 return 0 if word[:3] in stop else length
     return 0

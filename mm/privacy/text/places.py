@@ -103,7 +103,7 @@ _STREET = re.compile(
     r"|Suite) [A-Za-z0-9]{1,5},? )?\d{1,5}(?:-\d{1,4})?[A-Za-z]?,? "
     r"(?:(?:[NSEW]|North|South|East|West|NE|NW|SE|SW)\.? )?"
     rf"(?:(?:[A-Z][A-Za-z'.\-]+|\d{{1,3}}(?:st|nd|rd|th)|de|la|of|the"
-    rf"|del) ){{1,4}}?{_KIND}(?![A-Za-z])\.?(?: (?:[NSEW]|NE|NW|SE|SW)(?![A-Za-z]))?"
+    rf"|del) ){{1,4}}?{_KIND}(?: {_KIND})?(?![A-Za-z])\.?(?: (?:[NSEW]|NE|NW|SE|SW)(?![A-Za-z]))?"
     rf"{_FLAT}?{_TOWN}?"
 )
 _PROPER = r"[A-Z][A-Za-z'.\-]{1,30}"
