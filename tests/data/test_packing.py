@@ -20,6 +20,7 @@ from mm.data.packing import (
 )
 from mm.vlm import VisionLanguageModel
 from tests.conftest import IMAGE_TOKEN_ID
+from tests.tiny_model import squares
 
 ROW = 40
 conversations = st.lists(
@@ -100,7 +101,7 @@ def losses(model: VisionLanguageModel, batch: PackedBatch, pixels: Tensor, mask:
     """Log probability of every labelled token."""
     hidden = model.hidden(
         batch.input_ids,
-        pixels,
+        squares(pixels),
         position_ids=batch.position_ids,
         attention_mask=mask(batch.segment_ids, batch.prefix_ids),
     )

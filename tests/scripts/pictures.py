@@ -59,7 +59,7 @@ def make_bad_inputs(folder: Path) -> dict[str, str]:
         "archive.png": (archive.getvalue(), "not-an-image"),
         "document.jpg": (f"%PDF-1.7\n{SECRET}".encode(), "PDF is not read"),
         "drawing.png": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG is not read"),
-        "new.avif": (b"\0\0\0\x1cftypavif" + b"\0" * 40, "AVIF is not read"),
+        "new.avif": (b"\0\0\0\x1cftypavif" + b"\0" * 40, "corrupt"),
         "bomb.png": (png_header(60_000, 60_000), "too-large"),
         "nothing.png": (png_header(0, 5), "corrupt"),
         "broken-crc.png": (bytes(broken_crc), "corrupt"),
