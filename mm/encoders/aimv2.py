@@ -27,11 +27,11 @@ from mm.encoders.blocks import (
     project,
     split_heads,
 )
-from mm.encoders.square import SquareEncoder, check_sizes
+from mm.encoders.square import SquareConfig, SquareEncoder
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SquareConfig):
     """Sizes of the tower, and how it wants its pictures; published names.
 
     `feature_layer` counts from the end as -1 for the last block, or from the start as 0 for the
@@ -59,7 +59,7 @@ class Config:
     use_final_norm: bool = True
 
     def __post_init__(self) -> None:
-        check_sizes(self)
+        super().__post_init__()
         if self.is_native and self.hidden_size % 4:
             raise ValueError(
                 f"hidden_size is {self.hidden_size}; sines and cosines in two directions need a"

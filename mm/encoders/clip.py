@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from mm.encoders import Published
 from mm.encoders.blocks import Blocks, embed_patches
 from mm.encoders.siglip import EncoderLayer
-from mm.encoders.square import SquareEncoder, check_sizes
+from mm.encoders.square import SquareConfig, SquareEncoder
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SquareConfig):
     """Sizes of the tower, and how it wants its pictures; published names.
 
     `feature_layer` counts from the end as -1 for the last block, or from the start as 0 for the
@@ -48,9 +48,6 @@ class Config:
     feature_layer: int = -1
     use_final_norm: bool = False
     keep_prefix: bool = False
-
-    def __post_init__(self) -> None:
-        check_sizes(self)
 
 
 class Embeddings(nn.Module):

@@ -28,11 +28,11 @@ from mm.encoders.blocks import (
     resize_positions,
     split_heads,
 )
-from mm.encoders.square import SquareEncoder, check_sizes
+from mm.encoders.square import SquareConfig, SquareEncoder
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SquareConfig):
     """Sizes of the tower, and how it wants its pictures; published names.
 
     `image_size` is that of the position embeddings, `picture_size` that of the pictures given.
@@ -61,9 +61,6 @@ class Config:
     feature_layer: int = -1
     use_final_norm: bool = True
     keep_prefix: bool = False
-
-    def __post_init__(self) -> None:
-        check_sizes(self)
 
 
 class PatchEmbeddings(nn.Module):

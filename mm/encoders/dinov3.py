@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from mm.encoders import Published
 from mm.encoders.blocks import ACTIVATIONS, LayerScale, attend, embed_patches, project, split_heads
-from mm.encoders.square import SquareEncoder, check_sizes
+from mm.encoders.square import SquareConfig, SquareEncoder
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SquareConfig):
     """Sizes of the tower, and how it wants its pictures; published names.
 
     `picture_size` is the side of the pictures given, if another than `image_size`; any does.
@@ -59,7 +59,7 @@ class Config:
     keep_prefix: bool = False
 
     def __post_init__(self) -> None:
-        check_sizes(self)
+        super().__post_init__()
         head_dim = self.hidden_size // self.num_attention_heads
         if head_dim % 4:
             raise ValueError(

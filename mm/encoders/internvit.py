@@ -28,12 +28,11 @@ from mm.encoders.blocks import (
     resize_positions,
     split_heads,
 )
-from mm.encoders.square import check_sizes
-from mm.encoders.tiles import TiledEncoder, check_tiles
+from mm.encoders.tiles import TiledConfig, TiledEncoder
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TiledConfig):
     """Sizes of the tower, and how it wants its pictures; named as transformers' config.
 
     `image_size` is that of the position embeddings, `picture_size` that of the pictures given, if
@@ -67,10 +66,6 @@ class Config:
     feature_layer: int = -1
     use_final_norm: Literal[False] = False
     keep_prefix: bool = False
-
-    def __post_init__(self) -> None:
-        check_sizes(self)
-        check_tiles(self)
 
     def norm(self) -> nn.Module:
         """Make one of the blocks' norms."""

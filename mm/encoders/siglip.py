@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from mm.encoders import Published
 from mm.encoders.blocks import MLP, Blocks, attend, embed_patches, project, split_heads
 from mm.encoders.packed import Packed
-from mm.encoders.square import SquareEncoder, check_sizes
+from mm.encoders.square import SquareConfig, SquareEncoder
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SquareConfig):
     """Sizes of the tower, and how it wants its pictures; published names.
 
     `feature_layer` counts from the end as -1 for the last block, -2 for the one before, or from
@@ -46,9 +46,6 @@ class Config:
     image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
     feature_layer: int = -1
     use_final_norm: bool = True
-
-    def __post_init__(self) -> None:
-        check_sizes(self)
 
 
 class Embeddings(nn.Module):

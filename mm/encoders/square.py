@@ -1,20 +1,12 @@
 """What encoders share that turn every picture into a square of one size.
 
-Their configs have `hidden_size`, `num_hidden_layers`, `num_attention_heads`, `image_size`,
-`patch_size`, `num_channels`, `resample`, `image_mean`, `image_std`, `feature_layer` and
-`use_final_norm`; and where the family has a choice:
-
-- `shortest_edge`: the shorter side is resized to this and the centre cut out; None squashes.
-- `picture_size`: side of the square, where it is not that of the position embeddings.
-- `keep_prefix`: give the class token and registers too, before the patches.
-
 B pictures, N patches, D width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,48 +18,69 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def check_sizes(config: Any) -> None:  # Any: each family's own dataclass
-    """Check what several fields of a config must be for each other.
+class SquareConfig:
+    """What the config of such an encoder has; each family's is a frozen dataclass of its own.
 
-    Raises:
-        ValueError: names the field, its value and what it must be.
+    A family may declare the last three as fields, where it has the choice:
+
+    - `shortest_edge`: the shorter side is resized to this and the centre cut out; None squashes.
+    - `picture_size`: side of the square, where it is not that of the position embeddings.
+    - `keep_prefix`: give the class token and registers too, before the patches.
     """
-    if config.hidden_size % config.num_attention_heads:
-        raise ValueError(
-            f"hidden_size {config.hidden_size} is no multiple of"
-            f" num_attention_heads {config.num_attention_heads}"
-        )
-    side = getattr(config, "picture_size", None) or config.image_size
-    if not 1 <= config.patch_size <= min(side, config.image_size):
-        raise ValueError(
-            f"patch_size is {config.patch_size}; it must be between 1 and"
-            f" image_size {min(side, config.image_size)}"
-        )
-    shortest_edge = getattr(config, "shortest_edge", None)
-    if shortest_edge is not None and shortest_edge < side:
-        raise ValueError(
-            f"shortest_edge is {shortest_edge}; the square of {side} that is cut out needs at least"
-            " as much"
-        )
-    if (
-        len(config.image_mean) != config.num_channels
-        or len(config.image_std) != config.num_channels
-    ):
-        raise ValueError(
-            f"image_mean has {len(config.image_mean)} and image_std {len(config.image_std)} values;"
-            f" both need num_channels = {config.num_channels}"
-        )
-    lowest, highest = -config.num_hidden_layers - 1, config.num_hidden_layers
-    if not lowest <= config.feature_layer <= highest:
-        raise ValueError(
-            f"feature_layer is {config.feature_layer}; with {config.num_hidden_layers} layers it"
-            f" must be between {lowest} and {highest}"
-        )
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    image_size: int
+    patch_size: int
+    num_channels: int
+    resample: str
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+    feature_layer: int
+    shortest_edge: int | None = None
+    picture_size: int | None = None
+    keep_prefix: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what several fields must be for each other.
+
+        Raises:
+            ValueError: names the field, its value and what it must be.
+        """
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of"
+                f" num_attention_heads {self.num_attention_heads}"
+            )
+        side = self.picture_size or self.image_size
+        if not 1 <= self.patch_size <= min(side, self.image_size):
+            raise ValueError(
+                f"patch_size is {self.patch_size}; it must be between 1 and"
+                f" image_size {min(side, self.image_size)}"
+            )
+        if self.shortest_edge is not None and self.shortest_edge < side:
+            raise ValueError(
+                f"shortest_edge is {self.shortest_edge}; the square of {side} that is cut out needs"
+                " at least as much"
+            )
+        if not len(self.image_mean) == len(self.image_std) == self.num_channels:
+            raise ValueError(
+                f"image_mean has {len(self.image_mean)} and image_std {len(self.image_std)} values;"
+                f" both need num_channels = {self.num_channels}"
+            )
+        lowest, highest = -self.num_hidden_layers - 1, self.num_hidden_layers
+        if not lowest <= self.feature_layer <= highest:
+            raise ValueError(
+                f"feature_layer is {self.feature_layer}; with {self.num_hidden_layers} layers it"
+                f" must be between {lowest} and {highest}"
+            )
 
 
 class SquareEncoder(VisionEncoder):
     """Preprocessing, grid and choice of feature of an encoder of squares."""
 
+    config: SquareConfig
     num_special_tokens: int = 0  # class token and registers, which come before the patches
     any_size: bool = False  # whether `forward` takes other sizes than `preprocess` gives
     layer_scale: float = 1.0  # what the factors of layer scales start with
@@ -76,23 +89,23 @@ class SquareEncoder(VisionEncoder):
     @property
     def hidden_size(self) -> int:
         """Width D of a token."""
-        return int(self.config.hidden_size)
+        return self.config.hidden_size
 
     @property
     def num_prefix_tokens(self) -> int:
         """How many tokens (class token, registers) `forward` gives before the patches."""
-        return self.num_special_tokens if getattr(self.config, "keep_prefix", False) else 0
+        return self.num_special_tokens if self.config.keep_prefix else 0
 
     @property
     def picture_size(self) -> int:
         """Side of the square that pictures become."""
-        return int(getattr(self.config, "picture_size", None) or self.config.image_size)
+        return self.config.picture_size or self.config.image_size
 
     @property
     def num_layers(self) -> int:
         """How many layers `forward` runs for the chosen feature."""
-        layer = int(self.config.feature_layer)
-        return layer if layer >= 0 else int(self.config.num_hidden_layers) + 1 + layer
+        layer = self.config.feature_layer
+        return layer if layer >= 0 else self.config.num_hidden_layers + 1 + layer
 
     def views(self, height: int, width: int) -> tuple[Grid, ...]:
         """Return one patch grid: the same for every picture, as all become one size."""
@@ -110,7 +123,7 @@ class SquareEncoder(VisionEncoder):
             images,
             self.picture_size,
             config.resample,
-            shortest_edge=getattr(config, "shortest_edge", None),
+            shortest_edge=config.shortest_edge,
             rescale_first=self.rescale_first,
         )
         pixel_values = normalize(pixels, config.image_mean, config.image_std)

@@ -9,8 +9,7 @@ that gives more than one tile, followed by a tile that shows it all (the thumbna
     | 3 | 4 | 5 |        +---+
     +---+---+---+
 
-Ref: InternVL 1.5 (arXiv 2404.16821), section 3.1. The config's fields, of `mm.encoders.square`'s
-others, are `min_tiles` and `max_tiles` (1 is no tiling) and `use_thumbnail`.
+Ref: InternVL 1.5 (arXiv 2404.16821), section 3.1.
 
 B pictures of one size, V views (tiles and thumbnail), S their side.
 """
@@ -18,35 +17,43 @@ B pictures of one size, V views (tiles and thumbnail), S their side.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mm.encoders import Grid, Pictures
 from mm.encoders.pixels import normalize, resize_uint8, to_uint8
-from mm.encoders.square import SquareEncoder
+from mm.encoders.square import SquareConfig, SquareEncoder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def check_tiles(config: Any) -> None:  # Any: each family's own dataclass
-    """Check a config's numbers of tiles.
+class TiledConfig(SquareConfig):
+    """What the config of an encoder that sees tiles has besides; `max_tiles` 1 is no tiling."""
 
-    Raises:
-        ValueError: names the field, its value and what it must be.
-    """
-    if not 1 <= config.min_tiles <= config.max_tiles:
-        raise ValueError(
-            f"min_tiles is {config.min_tiles} and max_tiles {config.max_tiles}; they must be at"
-            " least 1, and the first no more than the second"
-        )
-    if config.max_tiles > 1 and config.shortest_edge is not None:
-        raise ValueError(
-            f"shortest_edge is {config.shortest_edge}, but tiles are cut of squashed pictures: set"
-            " it to null, or max_tiles to 1"
-        )
+    min_tiles: int
+    max_tiles: int
+    use_thumbnail: bool
+
+    def __post_init__(self) -> None:
+        """Check the numbers of tiles too.
+
+        Raises:
+            ValueError: names the field, its value and what it must be.
+        """
+        super().__post_init__()
+        if not 1 <= self.min_tiles <= self.max_tiles:
+            raise ValueError(
+                f"min_tiles is {self.min_tiles} and max_tiles {self.max_tiles}; they must be at"
+                " least 1, and the first no more than the second"
+            )
+        if self.max_tiles > 1 and self.shortest_edge is not None:
+            raise ValueError(
+                f"shortest_edge is {self.shortest_edge}, but tiles are cut of squashed pictures:"
+                " set it to null, or max_tiles to 1"
+            )
 
 
 def tile_grid(height: int, width: int, side: int, min_tiles: int, max_tiles: int) -> Grid:
@@ -139,6 +146,8 @@ _VIEWS_AT_ONCE = 32  # without gradients: enough for a GPU, and a few pictures a
 
 class TiledEncoder(SquareEncoder):
     """An encoder of squares that sees a picture in tiles, if its config has more than one."""
+
+    config: TiledConfig
 
     def views(self, height: int, width: int) -> tuple[Grid, ...]:
         """Return the patch grids of a picture's tiles, and of the thumbnail."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -125,6 +126,7 @@ def tiny_values(config_type: Any) -> dict[str, Any]:  # Any: a dataclass of the 
         "deepstack_visual_indexes": (0,),
     }
     hints = typing.get_type_hints(config_type)
+    hints = {field.name: hints[field.name] for field in dataclasses.fields(config_type)}
     pictures = ("image_size", "picture_size", "shortest_edge")
     # Where a size may be None, some library's network has its own; pictures it takes of any size.
     return {

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from mm.encoders.blocks import embed_patches
-from mm.encoders.square import SquareEncoder, check_sizes
+from mm.encoders.square import SquareConfig, SquareEncoder
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SquareConfig):
     """Sizes, and how pictures become squares (see `mm.encoders.square`)."""
 
     hidden_size: int = 32
@@ -23,9 +23,6 @@ class Config:
     image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
     feature_layer: int = -1
-
-    def __post_init__(self) -> None:
-        check_sizes(self)
 
 
 class Encoder(SquareEncoder):
