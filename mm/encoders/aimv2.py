@@ -24,7 +24,6 @@ from mm.encoders.blocks import (
     RMSNorm,
     attend,
     embed_patches,
-    project,
     split_heads,
 )
 from mm.encoders.square import SquareConfig, SquareEncoder
@@ -105,8 +104,8 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(D, D, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = project(x, self.q_proj, self.k_proj, self.v_proj)
-        out = attend(*(split_heads(one, self.num_heads) for one in qkv))
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        out = attend(*(split_heads(project(x), self.num_heads) for project in projections))
         return self.out_proj(out)  # type: ignore[no-any-return]
 
 
@@ -120,8 +119,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(F, D, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = project(x, self.gate_proj, self.up_proj)
-        return self.down_proj(self.activation(gate) * up)  # type: ignore[no-any-return]
+        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
 
 
 class Layer(nn.Module):

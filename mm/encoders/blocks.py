@@ -5,7 +5,7 @@ B pictures, N patches, D width, H heads, Dh head width, F feed-forward width, P 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -75,24 +75,6 @@ def resize_positions(
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """`[B, N, D]` to `[B, H, N, Dh]`."""
     return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # type: ignore[no-any-return]
-
-
-def project(x: Tensor, *layers: nn.Linear) -> Sequence[Tensor]:
-    """Apply several linear layers to one `x`, as one matrix product where they are plain ones.
-
-    It fills a GPU better, and reads `x` once. Hooks on the layers are not called.
-    """
-    if any(type(layer) is not nn.Linear for layer in layers):  # an adapter in its place, say
-        return [layer(x) for layer in layers]
-    bias = None
-    if any(layer.bias is not None for layer in layers):
-        zero = layers[0].weight.new_zeros(())
-        bias = torch.cat(
-            [zero.expand(p.out_features) if p.bias is None else p.bias for p in layers]
-        )
-    weight = torch.cat([layer.weight for layer in layers])
-    widths = [layer.out_features for layer in layers]
-    return F.linear(x, weight, bias).split(widths, dim=-1)  # type: ignore[no-any-return]
 
 
 def attend(

@@ -24,7 +24,6 @@ from mm.encoders.blocks import (
     LayerScale,
     attend,
     embed_patches,
-    project,
     resize_positions,
     split_heads,
 )
@@ -108,8 +107,8 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(D, D)
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = project(x, self.query, self.key, self.value)
-        return attend(*(split_heads(one, self.num_heads) for one in qkv))
+        projections = (self.query, self.key, self.value)
+        return attend(*(split_heads(project(x), self.num_heads) for project in projections))
 
 
 class SelfOutput(nn.Module):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mm.encoders import Published
-from mm.encoders.blocks import ACTIVATIONS, LayerScale, attend, embed_patches, project, split_heads
+from mm.encoders.blocks import ACTIVATIONS, LayerScale, attend, embed_patches, split_heads
 from mm.encoders.square import SquareConfig, SquareEncoder
 
 
@@ -118,8 +118,10 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(D, D, bias=config.proj_bias)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        qkv = project(x, self.q_proj, self.k_proj, self.v_proj)
-        q_BHNDh, k_BHNDh, v_BHNDh = (split_heads(one, self.num_heads) for one in qkv)
+        q_BHNDh, k_BHNDh, v_BHNDh = (
+            split_heads(project(x), self.num_heads)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
         out = attend(rotate(q_BHNDh, cos, sin), rotate(k_BHNDh, cos, sin), v_BHNDh)
         return self.o_proj(out)  # type: ignore[no-any-return]
 
@@ -134,10 +136,10 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(F, D, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.gate_proj is None:
-            return self.down_proj(self.activation(self.up_proj(x)))  # type: ignore[no-any-return]
-        gate, up = project(x, self.gate_proj, self.up_proj)
-        return self.down_proj(self.activation(gate) * up)  # type: ignore[no-any-return]
+        up = self.up_proj(x)
+        gate = self.gate_proj
+        inner = self.activation(up) if gate is None else self.activation(gate(x)) * up
+        return self.down_proj(inner)  # type: ignore[no-any-return]
 
 
 class Layer(nn.Module):

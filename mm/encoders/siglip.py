@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mm.encoders import Published
-from mm.encoders.blocks import MLP, Blocks, attend, embed_patches, project, split_heads
+from mm.encoders.blocks import MLP, Blocks, attend, embed_patches, split_heads
 from mm.encoders.packed import Packed
 from mm.encoders.square import SquareConfig, SquareEncoder
 
@@ -70,8 +70,10 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(D, D)
 
     def forward(self, x: Tensor, packed: Packed | None = None) -> Tensor:
-        qkv = project(x, self.q_proj, self.k_proj, self.v_proj)
-        q_BHNDh, k_BHNDh, v_BHNDh = (split_heads(one, self.num_heads) for one in qkv)
+        q_BHNDh, k_BHNDh, v_BHNDh = (
+            split_heads(project(x), self.num_heads)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
         return self.out_proj(attend(q_BHNDh, k_BHNDh, v_BHNDh, packed=packed))  # type: ignore[no-any-return]
 
 

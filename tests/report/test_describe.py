@@ -14,6 +14,7 @@ from mm.report.describe import Plan, count_parameters, describe
 from mm.report.describe.choice import compose_parts
 from mm.report.describe.figures import figures
 from mm.report.describe.gpus import TABLE, find_gpu
+from mm.report.describe.pictures import flop_counter
 from mm.report.describe.text import as_json, figures_text, parts_table
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -141,6 +142,13 @@ def test_backbones_of_libraries_are_counted(
     }
     assert pictures.encoder_flops == expected[library]
     assert pictures.encoder_bytes > 0
+
+
+def test_product_and_gelu_in_one_count_as_the_product() -> None:
+    bias, left, right = torch.zeros(5), torch.zeros(2, 3), torch.zeros(3, 5)
+    with flop_counter() as counter:
+        torch._addmm_activation(bias, left, right, use_gelu=True)
+    assert counter.get_total_flops() == 2 * 2 * 3 * 5
 
 
 def test_a_decoder_alone_is_described() -> None:

@@ -117,11 +117,19 @@ def _trace(run: Callable[..., Tensor], *inputs: Any) -> tuple[Tensor, int, int]:
 
 
 def flop_counter() -> FlopCounterMode:
-    """Count FLOPs of what runs within, the CPU's fused attention too."""
+    """Count FLOPs of what runs within, in fused kernels too."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return FlopCounterMode(display=False, custom_mapping={fused: _attention_flops})
+    fused = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+        torch.ops.aten._addmm_activation: _product_flops,
+    }
+    return FlopCounterMode(display=False, custom_mapping=fused)
+
+
+def _product_flops(bias: torch.Size, left: torch.Size, right: torch.Size, **_: Any) -> int:
+    """FLOPs of `bias + left @ right`."""
+    return 2 * left[0] * left[1] * right[1]
 
 
 def _attention_flops(
