@@ -60,7 +60,8 @@ def load(
     """Load a published folder whole.
 
     Args:
-        directory: holds `config.json`, `tokenizer.json`, how pictures are prepared, safetensors.
+        directory: holds `config.json`, `tokenizer.json`, safetensors, and how pictures are
+            prepared; without a file of that, they are as for all published models.
         device: where to put the model.
         dtype: of its weights; None keeps the stored one.
 
@@ -75,7 +76,7 @@ def load(
     path = directory / qwen3.CONFIG
     published = store.read_json(path)
     decoder = read_decoder(published, path)
-    tokenizer = _tokenizer(published, directory, decoder)
+    tokenizer = _tokenizer(directory, decoder)
     stored = {
         name: one
         for name, one in store.open_tensors(directory).items()
@@ -95,7 +96,8 @@ def load(
     }
     fill(model, stored, directory, device, dtype, nested(layouts, NAMES.published))
     generation = conversation.read_generation(directory, tokenizer, decoder.vocab_size)
-    config = {"chat": {"revision": read_revision(directory)}, "generation": generation}
+    chat = _chat(directory, tokenizer, model.image_token_id)
+    config = {"chat": chat, "generation": generation}
     return native.LoadedModel(model.eval(), tokenizer, config)
 
 
@@ -150,7 +152,7 @@ def read_revision(directory: Path) -> Revision | None:
     return "instruct-2507" if template is None else revision_of(template)
 
 
-def _tokenizer(published: Mapping[str, Any], directory: Path, decoder: Qwen3Config) -> Tokenizer:
+def _tokenizer(directory: Path, decoder: Qwen3Config) -> Tokenizer:
     path = directory / qwen3.TOKENIZER
     tokenizer = Tokenizer.from_file(path)
     if tokenizer.vocab_size > decoder.vocab_size:
@@ -158,13 +160,28 @@ def _tokenizer(published: Mapping[str, Any], directory: Path, decoder: Qwen3Conf
             f"{path} has {tokenizer.vocab_size} tokens for a decoder of {decoder.vocab_size}: it"
             " belongs to another model"
         )
-    wanted = published.get("image_token_id", _IMAGE_TOKEN)
-    if wanted != tokenizer.token_id(QWEN_FRAME.token):
-        raise CheckpointError(
-            f"{path} has {QWEN_FRAME.token} as {tokenizer.token_id(QWEN_FRAME.token)}, but"
-            f" image_token_id is {wanted}: it belongs to another model"
-        )
     return tokenizer
+
+
+def _chat(directory: Path, tokenizer: Tokenizer, image_token_id: int | None) -> dict[str, Any]:
+    """Say how a chat is framed, and a picture in it where that is not as published."""
+    chat: dict[str, Any] = {"revision": read_revision(directory)}
+    if image_token_id is not None and tokenizer.is_added(image_token_id):
+        token = tokenizer.token_bytes(image_token_id, skip_special=False).decode()
+        if token != QWEN_FRAME.token:
+            chat["image_token"] = token
+    return chat
+
+
+def _pictures(directory: Path) -> dict[str, Any]:
+    """Read how pictures are prepared; where no file says it, as all published models have it."""
+    if not any((directory / name).exists() for name in (vision.PICTURES, vision.PROCESSOR)):
+        return {}
+    found = vision.read_pictures(directory)
+    for name in ("image_mean", "image_std"):
+        if name not in found:  # the published class's own is of another family
+            raise CheckpointError(f"{directory}: nothing says {name}, which pictures need")
+    return found
 
 
 def _build(
@@ -175,11 +192,8 @@ def _build(
     tower = published.get("vision_config")
     if not isinstance(tower, Mapping):
         raise CheckpointError(f"{path} has no vision_config: name a folder of a whole model")
-    pictures = vision.read_pictures(directory)
-    for name in ("image_mean", "image_std"):
-        if name not in pictures:  # the published class's own is of another family
-            raise CheckpointError(f"{directory}: nothing says {name}, which pictures need")
-    encoder = vision.translate(encoders.get("qwen3_vl"), tower, pictures, directory)
+    kind = encoders.get("qwen3_vl")
+    encoder = vision.translate(kind, tower, _pictures(directory), directory)
     projector = {
         "input_size": encoder.hidden_size * (1 + len(encoder.deepstack_visual_indexes)),
         "output_size": tower.get("out_hidden_size", decoder.hidden_size),

@@ -381,11 +381,33 @@ def test_published_configs_are_those_of_conf(size, tower):
     assert found == make_config(type(found), config["encoder"]["config"], "the encoder")
 
 
+def test_pictures_that_nothing_is_said_of_are_as_published(plain, tmp_path):
+    folder = shutil.copytree(plain, tmp_path / "bare")
+    (folder / "processor_config.json").unlink()
+    config = mm.load(folder, device="cpu").vlm.encoder.config
+    assert (config.min_pixels, config.max_pixels, config.resample) == (65536, 16777216, "bicubic")
+    assert config.image_mean == config.image_std == (0.5, 0.5, 0.5)
+
+
+def test_placeholder_is_the_token_that_the_config_names(plain, tmp_path):
+    folder = shutil.copytree(plain, tmp_path / "other")
+    token = tiny_model.tokenizer().token_id("<|video_pad|>")
+    edit(folder, "config.json", put("image_token_id", to=token))
+    model = mm.load(folder, device="cpu", dtype="float32")
+    assert model.config["chat"]["image_token"] == "<|video_pad|>"
+    (path,) = pictures(tmp_path / "pictures", [(50, 30)])
+    assert model.prepare(path, QUESTION).input_ids.count(token) == 24
+    # One that is no token of its own: prompts can't hold it, which is told.
+    edit(folder, "config.json", put("image_token_id", to=7))
+    with pytest.raises(ValueError, match="has 0 image placeholders .token 7. for 24 image tokens"):
+        mm.load(folder, device="cpu", dtype="float32").ask(path, QUESTION)
+
+
 BAD = [
     (put("text_config", to=None), "has no text_config: name a folder of a whole model"),
     (put("quantization_config", to={"quant_method": "fp8"}), "sets quantization_config, which is"),
     (put("vision_config", to=3), "has no vision_config"),
-    (put("image_token_id", to=3), "but image_token_id is 3: it belongs to another model"),
+    (put("image_token_id", to=411), "image_token_id is 411; it must be below"),
     (put("text_config", "rope_parameters", "mrope_section", to=[4, 4, 0]), "mrope_section is"),
     (put("text_config", "rope_parameters", "mrope_section", to=[8]), "mrope_section of"),
     (put("text_config", "rope_parameters", "mrope_interleaved", to=False), "mrope_interleaved"),
