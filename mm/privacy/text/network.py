@@ -171,7 +171,7 @@ _SITE = (
 _IS = r"(?:(?: is| was)?[ ]?[:=][ ]?| (?:is|was) )[\"']?@?"
 _NAMED = re.compile(
     rf"(?:(?:(?:{_SITE})[ ]?(?:id|handle|account|name|user(?:name)?)|\buser[ ]?name|\bscreen name"
-    rf"|\bhandle|\blogin(?: id| name)?){_IS}|(?:{_SITE}[ ]?)?(?:아이디|계정(?:명|[ ]?이름)?|닉네임)"
+    rf"|\bhandle|\blogin (?:id|name)){_IS}|(?:{_SITE}[ ]?)?(?:아이디|계정(?:명|[ ]?이름)?|닉네임)"
     r"(?:은|는|이|가)?[ ]?[:=]?[ ]?[\"']?@?)"
     r"((?=[\w.\-]*[a-z])[A-Za-z0-9_][\w.\-]{1,28}[A-Za-z0-9_](?:#\d{4})?)(?![\w@(\[])",
     re.IGNORECASE | re.A,
@@ -214,7 +214,7 @@ def find_account_handle(text: str) -> Iterator[Span]:
                 yield match.span()
     lower = text.lower()
     for match in _NAMED.finditer(text) if has_any(lower, _NAMED_HINTS) else ():
-        if match.group(1).lower() not in _NOT_NAMES:
+        if match.group(1).lower() not in _NOT_NAMES and not match.group(1).isupper():
             yield match.span(1)
     if "/" in text and "." in text:
         for match in _PROFILE.finditer(text):
