@@ -176,7 +176,8 @@ class Model:
             mm.privacy.DoorError: it is no readable picture, or is too large.
             UsageError: the request is empty, or longer than the model reads.
         """
-        if not prompt.strip():
+        own = self.config.get("task_prompts", {}).get("caption", {}).values()
+        if not prompt.strip() and (image is None or prompt not in own):  # some need no words
             raise UsageError('the question is empty: ask for something, as "What is this?"')
         if IMAGE_MARKER in prompt:
             raise UsageError(f"the question holds {IMAGE_MARKER}, which marks a picture: remove it")

@@ -20,7 +20,8 @@ from mm.registry import (
 
 @pytest.fixture
 def parts() -> Registry:
-    others = {"attention", "c_abstractor", "checks", "perceiver", "qformer", "shuffle"}
+    others = {"attention", "checks", "shuffle"}
+    others |= {"c_abstractor", "deepstack", "patch_merger", "perceiver", "qformer"}
     return Registry("projector", "mm.projectors", "Projector", exclude=others)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from mm.checkpoints import internvl, native, qwen3_config, qwen3_vl, store, vision
+from mm.checkpoints import internvl, lighton_ocr, native, qwen3_config, qwen3_vl, store, vision
 from mm.encoders import VisionEncoder
 from mm.errors import CheckpointError
 from mm.registry import unknown_name_message
@@ -19,6 +19,7 @@ Format = Literal["mm", "text", "vlm"]
 # Published models that see, by `model_type`. A reader takes directory, device and dtype.
 _READERS: dict[str, Callable[..., native.LoadedModel]] = {
     **dict.fromkeys(internvl.MODEL_TYPES, internvl.load),
+    **dict.fromkeys(lighton_ocr.MODEL_TYPES, lighton_ocr.load),
     **dict.fromkeys(qwen3_vl.MODEL_TYPES, qwen3_vl.load),
 }
 # They were trained with many requests for captions; this is one.

@@ -194,7 +194,9 @@ def _published(kind: type[VisionEncoder]) -> Published:
 
 
 def _one_side(name: str, value: object) -> object:
-    """Turn a side given as a pair into a number."""
+    """Turn a side given as a pair, or as height and width, into a number."""
+    if isinstance(value, Mapping) and value.keys() == {"height", "width"}:
+        value = list(value.values())
     if name not in ("image_size", "patch_size") or not isinstance(value, list):
         return value
     if len(set(value)) != 1:
@@ -207,9 +209,13 @@ def _colours(pictures: Mapping[str, Any], kind: type[VisionEncoder]) -> dict[str
     for switch in ("do_resize", "do_rescale", "do_normalize"):
         if pictures.get(switch, True) is not True:
             raise ValueError(f"{PICTURES} switches off {switch}, which the encoder needs")
-    tiles = "max_tiles" in {field.name for field in dataclasses.fields(encoders.config_type(kind))}
+    does = set()
+    if "max_tiles" in {field.name for field in dataclasses.fields(encoders.config_type(kind))}:
+        does.add("crop_to_patches")
+    if issubclass(kind, NativeEncoder):
+        does.add("do_pad")  # only to stack pictures, which lie packed here
     for switch in ("do_pad", "crop_to_patches"):
-        if pictures.get(switch) and not (tiles and switch == "crop_to_patches"):
+        if pictures.get(switch) and switch not in does:
             raise ValueError(f"{PICTURES} switches on {switch}, which the encoder does not do")
     if abs(pictures.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
         raise ValueError(f"{PICTURES} has a rescale_factor other than 1/255")
@@ -238,6 +244,10 @@ def _native_preprocessing(
         edges = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
         pictures |= {name: area[edge] for name, edge in edges.items() if name in known}
         pictures["size"] = None if edges.keys() <= set(known) else area
+    if isinstance(area, Mapping) and area.keys() == {"longest_edge"} and "longest_edge" in known:
+        pictures |= {"longest_edge": area["longest_edge"], "size": None}
+    if "patch_size" in pictures:
+        pictures["patch_size"] = _one_side("patch_size", pictures["patch_size"])
     if "merge_size" in pictures:
         pictures["spatial_merge_size"] = pictures["merge_size"]
     if pictures.get("size") is not None or pictures.get("crop_size") is not None:

@@ -173,11 +173,12 @@ class _Renderer:
     def shown(self, role: str, text: str) -> Iterator[Piece]:
         """What somebody wrote, with pictures."""
         first, *rest = text.split(IMAGE_MARKER)
-        yield from self.said(role, first)
+        end = self.frame.text_end if rest else ""
+        yield from self.said(role, first + end if first else "")
         for part in rest:
             picture, after = self.frame.around(next(self.sizes))
             yield Piece(picture, special=True)
-            yield from self.said(role, after + part)
+            yield from self.said(role, after + part + end if part else after)
 
     def turn(self, role: str, text: str) -> Iterator[Piece]:
         yield from _frame_text(f"<|im_start|>{role}\n")
@@ -297,7 +298,8 @@ def render(
     if unknown := sorted(set(trusted) - set(ROLES)):
         raise UsageError(f"unknown role {unknown[0]!r} in trusted; known: {', '.join(ROLES)}")
     renderer = _Renderer(revision, thinking, trusted, iter(num_image_tokens), frame)
-    pieces: list[Piece] = []
+    opening = "" if tools or said[0].role == "system" else frame.opening
+    pieces = list(_frame_text(opening))
     start = 0
     if tools:
         start = int(said[0].role == "system")

@@ -21,6 +21,7 @@ SIZES = {
     "siglip2_so400m_patch16_384": (413_018_352, 576),
     "siglip2_base_patch16_naflex": (85_843_200, 252),
     "siglip2_so400m_patch16_naflex": (412_649_712, 252),
+    "pixtral_lighton": (403_305_472, 1610),
     "clip_base_patch32": (87_456_000, 49),
     "clip_base_patch16": (85_799_424, 196),
     "clip_large_patch14": (303_179_776, 256),

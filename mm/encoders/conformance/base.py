@@ -123,6 +123,7 @@ def tiny_values(config_type: Any) -> dict[str, Any]:  # Any: a dataclass of the 
         "num_position_embeddings": 16,
         "min_pixels": 512,
         "max_pixels": 1536,
+        "longest_edge": 48,
         "deepstack_visual_indexes": (0,),
     }
     hints = typing.get_type_hints(config_type)
