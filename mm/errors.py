@@ -21,6 +21,10 @@ class UsageError(MMError, ValueError):
     """A request that makes no sense as asked: no question, no such device, nothing to do."""
 
 
+class PictureError(MMError, ValueError):
+    """A picture that the model can't take, as one that is hundreds of times as long as wide."""
+
+
 class NotFiniteError(MMError, ArithmeticError):
     """A model whose numbers are NaN or infinite: overflow in its dtype, or damaged weights."""
 

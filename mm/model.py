@@ -9,6 +9,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Literal, TypedDict, Unpack, overload
@@ -17,7 +18,7 @@ import torch
 from PIL.Image import Exif, Image
 from torch import Tensor
 
-from mm.errors import UsageError
+from mm.errors import PictureError, UsageError
 from mm.folder import free_memory, read_folder
 from mm.folder import memory_needed as memory_needed
 from mm.folder import pick_device as pick_device
@@ -174,6 +175,7 @@ class Model:
 
         Raises:
             mm.privacy.DoorError: it is no readable picture, or is too large.
+            PictureError: the model can't take a picture of its size.
             UsageError: the request is empty, or longer than the model reads.
         """
         own = self.config.get("task_prompts", {}).get("caption", {}).values()
@@ -203,6 +205,7 @@ class Model:
 
         Raises:
             mm.privacy.DoorError: a picture is not readable, or is too large.
+            PictureError: the model can't take a picture of this size.
             UsageError: messages of no known form, markers and pictures that differ in number,
                 pictures for a text model, a chat longer than the model reads.
         """
@@ -219,18 +222,21 @@ class Model:
             )
         if revision is not None or mode != "none":
             revision, mode = check_mode(revision, mode)
+        with _pictures_taken():
+            sizes = [self.vlm.num_image_tokens(p.height, p.width) for p in opened]
         ids = encode_chat(
             self.tokenizer,
             messages,
             tools=tools,
-            num_image_tokens=[self.vlm.num_image_tokens(p.height, p.width) for p in opened],
+            num_image_tokens=sizes,
             revision=revision,
             thinking=mode,
             add_generation_prompt=True,
             frame=PictureFrame.of(settings),
         ).input_ids
         check_length(self.vlm, ids)
-        pictures = self.vlm.encoder.preprocess(opened) if opened else None
+        with _pictures_taken():
+            pictures = self.vlm.encoder.preprocess(opened) if opened else None
         return Request(ids, pictures, tuple(tools), revision)
 
     def _open(self, image: PictureLike) -> Image:
@@ -522,6 +528,15 @@ class Model:
         if text != self.tokenizer.decode(row.ids):  # cut at a stop string
             return parse_answer(text, revision, request.tools)
         return parse_ids(self.tokenizer, row.ids, revision, request.tools)
+
+
+@contextmanager
+def _pictures_taken() -> Iterator[None]:
+    """What an encoder says against a picture is for the person at the keyboard."""
+    try:
+        yield
+    except ValueError as error:
+        raise PictureError(str(error)) from None
 
 
 def _file_of(image: Image) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mm.cli.console import Console, printable, readable
 from mm.cli.inputs import Source, find_pictures
 from mm.cli.options import generation_options
-from mm.errors import UsageError
+from mm.errors import PictureError, UsageError
 from mm.privacy import DoorError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def answer_all(
                     requests[index] = model.prepare(image, prompt, args.thinking)
                 else:
                     console.problem(source.path, source.problem)
-            except DoorError as error:
+            except (DoorError, PictureError) as error:
                 console.problem(source.path, str(error))
             except UsageError as error:
                 if one_prompt:
@@ -131,7 +131,7 @@ def _stream_one(
         return
     try:
         request = model.prepare(source.path, prompt, args.thinking)
-    except DoorError as error:
+    except (DoorError, PictureError) as error:
         console.problem(source.path, str(error))
         return
     print(name, end="", flush=True)

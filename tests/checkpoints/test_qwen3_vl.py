@@ -22,6 +22,7 @@ from mm.privacy.door import open_image
 from mm.registry import make_config
 from mm.report.check_encoder import load_reference
 from mm.vlm import ImageFeatures
+from scripts import caption
 from tests import tiny_model
 from tests.checkpoints.published_vlm import EXACT, asked, library, pictures, sharp
 
@@ -387,6 +388,19 @@ def test_pictures_that_nothing_is_said_of_are_as_published(plain, tmp_path):
     config = mm.load(folder, device="cpu").vlm.encoder.config
     assert (config.min_pixels, config.max_pixels, config.resample) == (65536, 16777216, "bicubic")
     assert config.image_mean == config.image_std == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("options", [[], ["--stream"]])
+def test_picture_that_is_too_narrow_is_told_and_the_others_are_captioned(
+    plain, tmp_path, capsys, options
+):
+    paths = pictures(tmp_path, [(3000, 10), (50, 30)])
+    told = ["--model", str(plain), "--max-new-tokens", "3", "--device", "cpu", *options]
+    assert caption.main([*map(str, paths), *told]) == 1
+    said = capsys.readouterr()
+    reason = "picture of 3000 x 10 is more than 200 times as long as it is wide: crop it"
+    assert f"caption.py: {paths[0]}: {reason}" in said.err and "Traceback" not in said.err
+    assert said.out.startswith(f"{paths[1]}: ") and said.out.count("\n") == 1
 
 
 def test_placeholder_is_the_token_that_the_config_names(plain, tmp_path):
