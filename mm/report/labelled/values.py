@@ -107,6 +107,7 @@ def disguised(make: Make) -> Make:
 
 
 def email(rng: random.Random, language: str) -> str:
+    """Make an e-mail address, at times with the sign or the dots spelled out."""
     user = (
         rng.choice(WORDS)
         + rng.choice(["", ".", "_", "-", "+"])
@@ -126,6 +127,7 @@ def email(rng: random.Random, language: str) -> str:
 
 
 def card(rng: random.Random, language: str) -> str:
+    """Make a card number that passes the Luhn check."""
     prefix, length = rng.choice(
         [
             ("4", 16),
@@ -155,6 +157,7 @@ SPOKEN_KO, SPOKEN_EN = (
 
 
 def phone(rng: random.Random, language: str) -> str:
+    """Make a phone number of the language's countries, at times in words."""
     if language == "ko":
         head = rng.choice(
             ["010"] * 6 + ["011", "016", "019", "02", "031", "051", "064", "070", "0505"]
@@ -210,6 +213,7 @@ def phone(rng: random.Random, language: str) -> str:
 
 
 def iban(rng: random.Random, language: str) -> str:
+    """Make an IBAN that passes its check."""
     country, layout = rng.choice([("DE", "n18"), ("GB", "a4n14"), ("FR", "n23"), ("NL", "a4n10")])
     if country == "FR":  # has a check of its own inside
         body = "20041010050500013M02606"
@@ -226,6 +230,7 @@ def iban(rng: random.Random, language: str) -> str:
 
 
 def bank_account(rng: random.Random, language: str) -> str:
+    """Make an account number in the layout of a bank."""
     if language == "en":
         return digits(rng, rng.choice([8, 9, 10, 12]))
     layout = rng.choice(
@@ -263,15 +268,18 @@ def _registration(rng: random.Random, genders: tuple[str, str]) -> str:
 
 
 def resident_number(rng: random.Random, language: str) -> str:
+    """Make a Korean resident number, at times half hidden."""
     value = _registration(rng, ("12", "34"))
     return value[:-6] + "******" if rng.random() < 0.08 else value
 
 
 def foreigner_number(rng: random.Random, language: str) -> str:
+    """Make a Korean foreigner registration number."""
     return _registration(rng, ("56", "78"))
 
 
 def passport(rng: random.Random, language: str) -> str:
+    """Make a passport number."""
     if language == "ko":
         return rng.choice(
             [
@@ -290,6 +298,7 @@ def passport(rng: random.Random, language: str) -> str:
 
 
 def driver_licence(rng: random.Random, language: str) -> str:
+    """Make a driver's licence number."""
     if language == "ko":
         head = rng.choice(["서울 ", "경기 ", "부산 ", ""]) or f"{rng.randrange(11, 29)}-"
         return f"{head}{rng.randrange(10, 24)}-{digits(rng, 6)}-{digits(rng, 2)}"
@@ -304,6 +313,7 @@ def driver_licence(rng: random.Random, language: str) -> str:
 
 
 def business_number(rng: random.Random, language: str) -> str:
+    """Make a Korean business number with its check digit."""
     body = str(rng.randrange(101, 900)) + f"{rng.randrange(1, 99):02}" + digits(rng, 4)
     total = (
         sum(int(a) * b for a, b in zip(body, (1, 3, 7, 1, 3, 7, 1, 3, 5), strict=True))
@@ -330,18 +340,21 @@ def vehicle_plate(rng: random.Random, language: str) -> str:
 
 
 def us_ssn(rng: random.Random, language: str) -> str:
+    """Make a US social security number."""
     area = rng.choice([rng.randrange(1, 666), rng.randrange(667, 900)])
     parts = [f"{area:03}", f"{rng.randrange(1, 100):02}", f"{rng.randrange(1, 10000):04}"]
     return rng.choice(["-", "-", "-", " "]).join(parts)
 
 
 def us_itin(rng: random.Random, language: str) -> str:
+    """Make a US taxpayer number."""
     return (
         f"9{digits(rng, 2)}-{rng.choice([50, 60, 65, 70, 78, 88, 90, 92, 94, 99])}-{digits(rng, 4)}"
     )
 
 
 def uk_nhs(rng: random.Random, language: str) -> str:
+    """Make a UK NHS number with its check digit."""
     while True:
         body = str(rng.choice([4, 6, 7])) + digits(rng, 8)
         check = (11 - sum(int(d) * (10 - i) for i, d in enumerate(body)) % 11) % 11
@@ -351,6 +364,7 @@ def uk_nhs(rng: random.Random, language: str) -> str:
 
 
 def ip_address(rng: random.Random, language: str) -> str:
+    """Make an IPv4 or IPv6 address."""
     if rng.random() < 0.7:
         return ".".join(
             str(
@@ -372,6 +386,7 @@ def ip_address(rng: random.Random, language: str) -> str:
 
 
 def mac_address(rng: random.Random, language: str) -> str:
+    """Make a hardware address."""
     parts = [f"{rng.randrange(256):02x}" for _ in range(6)]
     value = rng.choice(
         [
@@ -385,6 +400,7 @@ def mac_address(rng: random.Random, language: str) -> str:
 
 
 def coordinates(rng: random.Random, language: str) -> str:
+    """Make a place on the globe."""
     latitude, longitude = rng.uniform(33, 60), rng.uniform(5, 130)
     style = rng.randrange(5 if language == "en" else 6)
     if style < 3:
@@ -401,6 +417,7 @@ def coordinates(rng: random.Random, language: str) -> str:
 
 
 def address(rng: random.Random, language: str) -> str:
+    """Make a postal address."""
     if language == "ko":
         city, gu = rng.choice(GU_KO)
         number = str(rng.randrange(1, 500)) + (
@@ -441,6 +458,7 @@ def address(rng: random.Random, language: str) -> str:
 
 
 def date_of_birth(rng: random.Random, language: str) -> str:
+    """Make a date."""
     year, month, day = rng.randrange(1930, 2020), rng.randrange(1, 13), rng.randrange(1, 29)
     if language == "ko":
         return rng.choice(
@@ -467,6 +485,7 @@ def date_of_birth(rng: random.Random, language: str) -> str:
 
 
 def account_handle(rng: random.Random, language: str) -> str:
+    """Make an @name."""
     return (
         "@"
         + rng.choice(WORDS)
@@ -488,6 +507,7 @@ def _base58check(rng: random.Random, version: int) -> str:
 
 
 def wallet(rng: random.Random, language: str) -> str:
+    """Make the address of a wallet."""
     return rng.choice(
         [
             _base58check(rng, 0),
@@ -500,6 +520,7 @@ def wallet(rng: random.Random, language: str) -> str:
 
 
 def api_key(rng: random.Random, language: str) -> str:
+    """Make a key in a provider's form."""
     jwt = ".".join(
         base64.urlsafe_b64encode(part).decode().rstrip("=")
         for part in (b'{"alg":"HS256"}', b'{"sub":"%d"}' % rng.randrange(10**9), rng.randbytes(32))
@@ -520,6 +541,7 @@ def api_key(rng: random.Random, language: str) -> str:
 
 
 def person(rng: random.Random, language: str) -> str:
+    """Make a name of frequent parts."""
     if language == "ko":
         return rng.choice(SUR_KO) + rng.choice(GIVEN_KO)
     return rng.choice(
