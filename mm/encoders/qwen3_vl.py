@@ -238,7 +238,7 @@ class Encoder(NativeEncoder):
         """Take `pixel_values` `[N, p]`, block by block, and `image_grid_thw` `[I, 3]`.
 
         Raises:
-            ValueError: there is no grid, another tensor, or a clip.
+            ValueError: there is no grid, another tensor, a clip, or patches of other pictures.
         """
         if inputs.keys() != {"image_grid_thw"}:
             raise ValueError(
@@ -249,7 +249,8 @@ class Encoder(NativeEncoder):
         if any(frames != 1 or rows % merge or columns % merge for frames, rows, columns in sizes):
             raise ValueError(f"image_grid_thw is {sizes}; pictures have 1 and multiples of {merge}")
         grids = [(rows, columns) for _, rows, columns in sizes]
-        parts = pixel_values.split([rows * columns for rows, columns in grids])
+        counts = [rows * columns for rows, columns in grids]
+        parts = self.checked(pixel_values, grids).split(counts)
         ordered = [
             part.view(rows // merge, columns // merge, merge, merge, -1)
             .transpose(1, 2)

@@ -238,3 +238,5 @@ def test_tensors_of_another_processor_are_refused(encoder):
         encoder.from_processor(inputs["pixel_values"], image_grid_thw=torch.tensor([[2, 4, 6]]))
     with pytest.raises(ValueError, match="pictures have 1 and multiples of 2"):
         encoder.from_processor(inputs["pixel_values"], image_grid_thw=torch.tensor([[1, 3, 6]]))
+    with pytest.raises(ValueError, match=r"pixel values are \(100, 96\); 1 views of 24 patches"):
+        encoder.from_processor(inputs["pixel_values"], image_grid_thw=torch.tensor([[1, 4, 6]]))
