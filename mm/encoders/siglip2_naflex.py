@@ -33,7 +33,9 @@ class Config:
     """Sizes of the tower, and how it wants its pictures; published names.
 
     `num_patches` is the size of the position table, `max_num_patches` the most that a picture
-    gets. `feature_layer` and `use_final_norm` are as SigLIP's.
+    gets. `feature_layer` and `use_final_norm` are as SigLIP's. `grid_multiple`, which published
+    models don't have, makes both sides of every grid multiples of it, for projectors that fold
+    squares of patches together.
     """
 
     hidden_size: int = 768
@@ -42,6 +44,7 @@ class Config:
     num_attention_heads: int = 12
     num_patches: int = 256
     max_num_patches: int = 256
+    grid_multiple: int = 1
     patch_size: int = 16
     num_channels: int = 3
     layer_norm_eps: float = 1e-6
@@ -59,8 +62,11 @@ class Config:
                 f"num_patches is {self.num_patches}; the table of positions is a square, such as"
                 " 256 = 16 * 16"
             )
-        if self.max_num_patches < 1:
-            raise ValueError(f"max_num_patches is {self.max_num_patches}; it must be at least 1")
+        if not 1 <= self.grid_multiple**2 <= self.max_num_patches:
+            raise ValueError(
+                f"max_num_patches is {self.max_num_patches} and grid_multiple {self.grid_multiple};"
+                " they must be at least 1, and the first at least the square of the second"
+            )
 
 
 def largest_grid(height: int, width: int, patch_size: int, max_num_patches: int) -> Grid:
@@ -122,9 +128,10 @@ class Encoder(NativeEncoder):
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width, multiples of the patch size, that a picture gets."""
-        P = self.config.patch_size
-        rows, columns = largest_grid(height, width, P, self.config.max_num_patches)
-        return rows * P, columns * P
+        multiple = self.config.grid_multiple
+        unit, most = self.config.patch_size * multiple, self.config.max_num_patches // multiple**2
+        rows, columns = largest_grid(height, width, unit, most)
+        return rows * unit, columns * unit
 
     def patches(self, pixels: Tensor) -> Tensor:
         """Cut `[B, C, height, width]` into patches `[B, N, P * P * C]`, channels last in each."""

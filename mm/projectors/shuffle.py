@@ -24,7 +24,8 @@ def shuffled_grid(grid: tuple[int, int], factor: int) -> tuple[int, int]:
     if grid[0] % factor or grid[1] % factor:
         raise ValueError(
             f"patch grid {grid[0]}x{grid[1]} cannot be shuffled by {factor}: set the projector's"
-            " shuffle to a divisor of both sides, or the encoder's image_size to a multiple"
+            " shuffle to a divisor of both sides, or the encoder's image_size (of native"
+            " resolution: its grid_multiple) to a multiple"
         )
     return grid[0] // factor, grid[1] // factor
 

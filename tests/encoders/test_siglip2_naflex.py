@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mm import encoders
+from mm import encoders, projectors
 from mm.encoders import Pictures, siglip2_naflex
 from mm.encoders.siglip2_naflex import largest_grid
 from mm.errors import CheckpointError
@@ -133,6 +133,20 @@ def test_grid_is_the_references_for_any_size(most):
         assert rows * columns <= most
 
 
+@pytest.mark.parametrize("multiple", [2, 3])
+def test_grids_of_a_multiple_can_be_folded(multiple):
+    encoder = tiny(grid_multiple=multiple)
+    assert tiny(grid_multiple=1).views(90, 200) == tiny().views(90, 200) == ((4, 9),)
+    generator = torch.Generator().manual_seed(0)
+    folding = projectors.build("mlp", {"input_size": 24, "output_size": 8, "shuffle": multiple})
+    for height, width in torch.randint(1, 900, (50, 2), generator=generator).tolist():
+        ((rows, columns),) = encoder.views(height, width)
+        assert rows % multiple == columns % multiple == 0 and 0 < rows * columns <= 40
+        assert folding.num_tokens((rows, columns)) == rows * columns // multiple**2
+    pixels = encoder.preprocess([torch.zeros(3, 50, 90, dtype=torch.uint8)])
+    assert pixels.views == (encoder.views(50, 90),)
+
+
 @torch.no_grad()
 def test_a_picture_alone_and_among_others_is_the_same():
     encoder = tiny()
@@ -172,7 +186,9 @@ def test_another_processors_tensors_are_refused(inputs, message):
     ("changes", "message"),
     [
         ({"num_patches": 24}, "num_patches is 24; the table of positions is a square"),
-        ({"max_num_patches": 0}, "max_num_patches is 0; it must be at least 1"),
+        ({"max_num_patches": 0}, "max_num_patches is 0 and grid_multiple 1; they must be at least"),
+        ({"grid_multiple": 0}, "max_num_patches is 256 and grid_multiple 0; they must be at least"),
+        ({"max_num_patches": 8, "grid_multiple": 3}, "the first at least the square of the second"),
         ({"patch_size": 0}, "patch_size is 0"),
         ({"num_attention_heads": 5}, "hidden_size 24 is no multiple of num_attention_heads 5"),
         ({"image_std": (0.5,)}, "image_mean has 3 and image_std 1 values"),
