@@ -240,6 +240,8 @@ def canvas(data: bytes, kind: str) -> tuple[int, int] | None:
     if kind == "jpeg":
         return jpeg_frame(data)[2:4]
     if kind == "png":
+        if data[12:16] != b"IHDR"[: max(len(data) - 12, 0)]:
+            raise ValueError("a PNG begins with IHDR")
         return struct.unpack_from(">II", data, 16) if len(data) >= 24 else None
     if kind in ("heif", "avif"):
         sizes = boxes.heif_items(data).sizes

@@ -413,9 +413,8 @@ def test_on_a_gpu_compiled_training_under_autocast_is_as_close_to_float32_as_eag
     for run in (lambda: loss(narrow=False), loss, torch.compile(loss, fullgraph=True)):
         decoder.zero_grad()
         run().backward()
-        gradients.append([parameter.grad.clone() for parameter in decoder.parameters()])
-    for exact, eager, compiled in zip(*gradients, strict=True):
-        assert compiled.isfinite().all()
-        noise = (eager - exact).norm()
-        assert noise < 0.05 * exact.norm() + 1e-6
-        assert (compiled - exact).norm() < 1.2 * noise + 1e-6
+        gradients.append(torch.cat([p.grad.flatten() for p in decoder.parameters()]))
+    exact, eager, compiled = gradients
+    assert compiled.isfinite().all()
+    noise = (eager - exact).norm()
+    assert noise < 0.05 * exact.norm() and (compiled - exact).norm() < 1.2 * noise

@@ -63,7 +63,7 @@ def make_bad_inputs(folder: Path) -> dict[str, str]:
         "bomb.png": (png_header(60_000, 60_000), "too-large"),
         "nothing.png": (png_header(0, 5), "corrupt"),
         "broken-crc.png": (bytes(broken_crc), "corrupt"),
-        "그림 \u202e.png": (b"\x89PNG\r\n\x1a\nno chunks here at all", "truncated"),
+        "그림 \u202e.png": (b"\x89PNG\r\n\x1a\nno chunks here at all", "corrupt"),
     }
     reasons: dict[str, str] = {}
     for name, (content, reason) in files.items():
