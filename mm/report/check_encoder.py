@@ -133,11 +133,15 @@ def load_reference(directory: str | os.PathLike[str]) -> Reference:
     try:
         auto: Any = transformers  # not typed throughout
         processor = auto.AutoImageProcessor.from_pretrained(directory)
-        model = auto.AutoModel.from_pretrained(directory, dtype=torch.float32).eval()
+        named = auto.AutoConfig.from_pretrained(directory).architectures or ["AutoModel"]
+        kind = getattr(auto, named[0], auto.AutoModel)  # AutoModel doesn't find all whole models'
+        whole = kind.from_pretrained(directory, dtype=torch.float32).eval()
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())[:200]
         raise UsageError(f"transformers cannot read {directory}: {said}") from None
-    tower = getattr(model, "vision_model", model)
+    model = getattr(whole, "model", whole)
+    names = ("vision_model", "vision_encoder", "vision_tower")
+    tower = next((getattr(model, name) for name in names if hasattr(model, name)), model)
     levels = getattr(model, "visual", None)  # Qwen3-VL's tower, which orders its patches by block
 
     def inputs(image: Image) -> Mapping[str, Tensor]:

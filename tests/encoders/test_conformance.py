@@ -637,6 +637,15 @@ def test_command_finds_a_published_folder_with_another_activation(tmp_path, caps
     assert "reference features  fail" in out and "fix: compare layer by layer" in out
 
 
+def test_command_compares_with_the_tower_of_a_whole_model(tmp_path, capsys):
+    from tests.checkpoints import test_lighton_ocr
+
+    test_lighton_ocr.save(tmp_path / "ocr")
+    given = ["--compile", "", "--reference"]
+    assert script.main(["pixtral", *given, str(tmp_path / "ocr")]) == 0
+    assert "reference features  pass" in capsys.readouterr().out
+
+
 def test_command_refuses_a_folder_of_another_family(tmp_path, capsys):
     save_with_transformers(tmp_path)
     assert script.main(["clip", "--tiny", "--reference", str(tmp_path)]) == 2
