@@ -104,7 +104,7 @@ DECODERS = [
     r"torchvision\.(datasets|get_image_backend|set_image_backend)(\.\w+)*",
     r"torch\.ops\.image(\.\w+)*",
     # What mm/privacy/visible computes with; anything else of cv2 could read a file.
-    r"cv2(\.(?!(?:dnn|setNumThreads|resize|INTER_\w+|adaptiveThreshold|ADAPTIVE_\w+|threshold"
+    r"cv2(\.(?!(?:dnn|setNumThreads|resize|INTER_\w+|blur|threshold"
     r"|THRESH_\w+|connectedComponentsWithStats|morphologyEx|MORPH_\w+)(?:\.|$))\w+)(\.\w+)*",
     r"imageio(\.\w+)*",
     r"skimage\.(io|data)(\.(?!data_dir$)\w+)*",

@@ -120,7 +120,7 @@ def _look(image: Image.Image, policy: Wanted) -> Iterator[tuple[str, Sequence[Fi
         return
     lines = reading.read(image)
     if policy.plates != "keep":
-        yield "plates", plates.find(lines, image.size)
+        yield "plates", plates.find(lines, image)
     if policy.text_in_pictures != "keep":
         spans = words.spans_of(policy.text_rules, policy.phone_regions)
         yield "text_in_pictures", words.find(lines, spans, image.size)

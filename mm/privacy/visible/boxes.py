@@ -37,12 +37,20 @@ def box_around(
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
-def overlap(first: Box, second: Box) -> float:
-    """Return the share of the smaller box that lies in the other one."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
-    return max(0, width) * max(0, height) / max(1, min(areas))
+def area(box: Box) -> int:
+    """Return the number of pixels in a box."""
+    return max(0, box[2] - box[0]) * max(0, box[3] - box[1])
+
+
+def share_inside(box: Box, other: Box) -> float:
+    """Return the share of `box` that lies in `other`."""
+    both = (
+        max(box[0], other[0]),
+        max(box[1], other[1]),
+        min(box[2], other[2]),
+        min(box[3], other[3]),
+    )
+    return area(both) / max(1, area(box))
 
 
 def cover(image: Image.Image, boxes: Iterable[Box]) -> Image.Image:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from PIL import Image
 
 from mm.privacy.errors import ScrubError
 from mm.privacy.visible import opencv
-from mm.privacy.visible.boxes import Finding, box_around, overlap
+from mm.privacy.visible.boxes import Finding, box_around, share_inside
 
 KIND = "face"
 THRESHOLD = 0.2  # of the score, 0 to 1
@@ -54,32 +55,37 @@ def _network() -> Any:  # cv2.dnn.Net, which has no type information
 
 
 def find(image: Image.Image) -> list[Finding]:
-    """Find the faces in a picture.
+    """Find the faces in a picture: large ones in a reduced copy, small ones in an enlarged one.
 
     Args:
         image: a door image, RGB.
     """
+    longest = max(image.size)
+    fine, coarse = min(1.5, 2048 / longest), min(0.5, 640 / longest)
+    found: list[Finding] = []
+    for scale in (coarse, fine):  # parts of large faces can pass for small ones
+        for corners, margin in _faces(image, scale):
+            box = box_around(corners, margin, image.size)
+            if box and all(share_inside(box, other.box) < 0.85 for other in found):
+                found.append(Finding(KIND, box))
+    return found
+
+
+def _faces(image: Image.Image, scale: float) -> Iterator[tuple[list[tuple[float, float]], float]]:
+    """Yield two corners of each face and the margin it needs, in pixels, the surest first."""
     import cv2
     import numpy
 
     network = _network()
-    width, height = (-(-side // _MULTIPLE) * _MULTIPLE for side in image.size)
+    width, height = (-(-round(side * scale) // _MULTIPLE) * _MULTIPLE for side in image.size)
     blob = cv2.dnn.blobFromImage(numpy.asarray(image), 1.0, (width, height), swapRB=False)
     network.setInput(blob)
     scores, sizes, offsets, _ = network.forward(_OUTPUTS)
     across, down = image.width / width, image.height / height
-    found: list[Finding] = []
     rows, columns = numpy.where(scores[0, 0] > THRESHOLD)
     order = numpy.argsort(-scores[0, 0, rows, columns])
     for row, column in zip(rows[order], columns[order], strict=True):
-        tall, wide = numpy.exp(sizes[0, :, row, column]) * _STRIDE / 2
+        tall, wide = numpy.exp(sizes[0, :, row, column]) * _STRIDE / 2 * (down, across)
         y, x = (numpy.array([row, column]) + offsets[0, :, row, column] + 0.5) * _STRIDE
-        corners = [
-            ((x - wide) * across, (y - tall) * down),
-            ((x + wide) * across, (y + tall) * down),
-        ]
-        margin = 2 * MARGIN * float(max(wide * across, tall * down))
-        box = box_around(corners, margin, image.size)
-        if box and all(overlap(box, other.box) < 0.6 for other in found):
-            found.append(Finding(KIND, box))
-    return found
+        x, y = x * across, y * down
+        yield [(x - wide, y - tall), (x + wide, y + tall)], 2 * MARGIN * float(max(wide, tall))

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
-from mm.privacy.visible.boxes import Finding, box_around
+from PIL import Image
+
+from mm.privacy.visible.boxes import Box, Finding, box_around
 from mm.privacy.visible.reading import Word
 
 KIND = "plate"
@@ -24,23 +27,55 @@ _OTHERS = re.compile(
     r"|[A-Z]{3}\d[A-Z]\d{2}|\d{2}[A-Z]{2}\d{2}"
 )
 
+# Misread ones: five to ten characters with two digits or more.
+_NEARLY = re.compile(r"(?=(?:\D*\d){2})\w{5,10}")
+_EDGE = 25  # of a plate's ground against what is around it
 
-def find(lines: Sequence[Sequence[Word]], size: tuple[int, int]) -> list[Finding]:
-    """Find what reads like a number plate.
+
+def find(lines: Sequence[Sequence[Word]], image: Image.Image) -> list[Finding]:
+    """Find what reads like a number plate, or stands on a plate of its own and reads nearly so.
 
     Args:
         lines: what `reading.read` returned.
-        size: width and height of the picture.
+        image: the picture that it read.
     """
+    import numpy
+
+    grey = numpy.asarray(image.convert("L"))
     found = []
     for line in lines:
-        read = "".join(re.sub(r"[^\w가-힣]|_", "", word.text) for word in line)
-        if _KOREAN.search(read.translate(_LIKE_DIGITS)) or (
-            len(read) >= 5 and len(line) <= 4 and _OTHERS.fullmatch(read)
+        read = "".join(re.sub(r"[\W_]", "", word.text) for word in line)
+        left, top = (min(word.box[k] for word in line) for k in (0, 1))
+        right, bottom = (max(word.box[k] for word in line) for k in (2, 3))
+        if (
+            _KOREAN.search(read.translate(_LIKE_DIGITS))
+            or (len(read) >= 5 and len(line) <= 4 and _OTHERS.fullmatch(read))
+            or (_NEARLY.fullmatch(read) and _stands_alone(grey, (left, top, right, bottom)))
         ):
-            corners = [corner for word in line for corner in (word.box[:2], word.box[2:])]
-            height = max(word.box[3] - word.box[1] for word in line)
-            box = box_around(corners, MARGIN * height, size)
+            box = box_around([(left, top), (right, bottom)], MARGIN * (bottom - top), image.size)
             if box:
                 found.append(Finding(KIND, box))
     return found
+
+
+def _stands_alone(grey: Any, row: Box) -> bool:
+    """Tell whether a row's ground ends above, below and at both ends, as a plate does."""
+    import numpy
+
+    left, top = max(0, row[0]), max(0, row[1])
+    right, bottom = min(grey.shape[1], row[2]), min(grey.shape[0], row[3])
+    height, width = bottom - top, right - left
+    if height < 1 or not 1.8 * height <= width <= 9 * height:
+        return False
+    ground = numpy.percentile(grey[top:bottom, left:right], 75)
+    if ground < numpy.median(grey[top:bottom, left:right]):
+        return False
+    near, far = round(0.7 * height), round(1.3 * height)
+    sides = (
+        grey[max(0, top - far) : max(0, top - near), left:right],
+        grey[bottom + near : bottom + far, left:right],
+        grey[top:bottom, max(0, left - far) : max(0, left - near)],
+        grey[top:bottom, right + near : right + far],
+    )
+    levels = [abs(float(numpy.median(side)) - ground) for side in sides if side.size]
+    return len(levels) >= 2 and min(levels) > _EDGE

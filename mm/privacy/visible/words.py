@@ -19,6 +19,13 @@ _LIKE_DIGITS = {
 _NUMBER = re.compile(r"[\dOoQDIl|!iZSsBgqA+()\[\]./~_\-—–]{4,}")
 _AT = re.compile(r"(?<=\w)\s?(?:©|®|\(@|\(a\)|\(Q|@\)?)\s?(?=\w)")
 _GAPS = re.compile(r"\s*([.@\-_/])\s*")
+# A misread digit breaks check sums and formats, so that a number's length has to do.
+_LONG_NUMBER = re.compile(r"(?<![\d.,])\+?\d(?:[\s()./\-]{0,2}\d){8,}(?![\d,])")
+_DATE_OR_TIME = re.compile(
+    r"(?:19|20)\d\d\s?[.\-/년]\s?[01]?\d\s?[.\-/월]\s?[0-3]?\d|[0-3]?\d[./][01]?\d[./](?:19|20)\d\d"
+    r"|\d{1,2}:\d\d(?::\d\d)?"
+)
+_LIKE_EMAIL = re.compile(r"[^\s@]{2,}@[^\s@]*[^\W\d_]{2,}[^\s@]*")
 
 
 def find(lines: Sequence[Sequence[Word]], spans: Spans, size: tuple[int, int]) -> list[Finding]:
@@ -33,7 +40,7 @@ def find(lines: Sequence[Sequence[Word]], spans: Spans, size: tuple[int, int]) -
     for line in lines:
         hits: dict[int, str] = {}
         for variant, places in _variants(line):
-            for start, end, kind in spans(variant):
+            for start, end, kind in (*spans(variant), *_misread(variant)):
                 for place in {places[k] for k in range(start, end) if places[k] >= 0}:
                     hits.setdefault(place, kind)
         for place, kind in hits.items():
@@ -42,6 +49,16 @@ def find(lines: Sequence[Sequence[Word]], spans: Spans, size: tuple[int, int]) -
             if box:
                 found.append(Finding(f"text_{kind}", box))
     return found
+
+
+def _misread(words: str) -> list[tuple[int, int, str]]:
+    """Find what would be a long number or an address, but for a character."""
+    blank = _DATE_OR_TIME.sub(lambda match: ";" * len(match.group()), words)
+    return [
+        (*match.span(), kind)
+        for kind, pattern in (("long_number", _LONG_NUMBER), ("like_email", _LIKE_EMAIL))
+        for match in pattern.finditer(blank)
+    ]
 
 
 def _variants(line: Sequence[Word]) -> list[tuple[str, list[int]]]:
@@ -89,6 +106,7 @@ def spans_of(rules: Sequence[str], regions: Sequence[str]) -> Spans:
     """Bind the text rules of a policy."""
 
     def spans(words: str) -> list[tuple[int, int, str]]:
-        return [(a, b, rule) for rule in rules for a, b in text.find(words, rule, regions)]
+        found = text.find_all(words, rules, regions)
+        return [(finding.start, finding.end, finding.kind) for finding in found]
 
     return spans

@@ -142,11 +142,11 @@ def line(*texts: str) -> list[reading.Word]:
     ],
 )
 def test_plate_patterns_match(texts: tuple[str, ...]) -> None:
-    [finding] = plates.find([line(*texts)], (1000, 200))
+    [finding] = plates.find([line(*texts)], Image.new("RGB", (1000, 200)))
     assert finding.kind == "plate"
     assert finding.box[0] <= 0 and finding.box[2] >= 100 * len(texts) - 10
 
 
 @pytest.mark.parametrize("texts", [("가격", "12000원"), ("STOP",), ("2024",), ("OPEN", "24", "H")])
 def test_plate_patterns_leave_other_words_alone(texts: tuple[str, ...]) -> None:
-    assert plates.find([line(*texts)], (1000, 200)) == []
+    assert plates.find([line(*texts)], Image.new("RGB", (1000, 200))) == []
