@@ -90,6 +90,22 @@ def attend(
     return out_BHNDh.transpose(1, 2).flatten(2)
 
 
+def _linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Tanh gelu of a linear layer's `[N, F]` in one kernel of a GPU, from `[N, D]`."""
+    return torch._addmm_activation(bias, x, weight.t(), use_gelu=True)
+
+
+@torch.library.custom_op("mm::linear_gelu", mutates_args=())
+def _linear_gelu_op(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The same as an operator that the compiler does not take apart again."""
+    return _linear_gelu(x, weight, bias)
+
+
+@_linear_gelu_op.register_fake
+def _linear_gelu_shape(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
+
+
 class MLP(nn.Module):
     """Two layers, `fc1` and `fc2`."""
 
@@ -100,11 +116,11 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(inner_width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.activation is tanh_gelu and x.is_cuda and not torch.is_grad_enabled():
+        half = x.is_cuda and x.dtype in (torch.bfloat16, torch.float16)
+        if self.activation is tanh_gelu and half and not torch.is_grad_enabled():
             # The matrix product applies it before it writes: F values a token are not read again.
-            inner = torch._addmm_activation(
-                self.fc1.bias, x.flatten(0, -2), self.fc1.weight.t(), use_gelu=True
-            )
+            fused = _linear_gelu_op if torch.compiler.is_compiling() else _linear_gelu
+            inner = fused(x.flatten(0, -2), self.fc1.weight, self.fc1.bias)
             return self.fc2(inner).view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
         return self.fc2(self.activation(self.fc1(x)))  # type: ignore[no-any-return]
 

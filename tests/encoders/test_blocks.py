@@ -3,8 +3,16 @@
 import pytest
 import torch
 
-from mm.encoders.blocks import MLP
+from mm.encoders.blocks import MLP, _linear_gelu_op
 from tests.conftest import redraw
+
+
+@torch.no_grad()
+def test_operator_is_what_the_compiler_takes_it_for():
+    mlp = MLP(96, 384, "gelu_pytorch_tanh")
+    given = (torch.randn(6, 96), mlp.fc1.weight, mlp.fc1.bias)
+    torch.library.opcheck(_linear_gelu_op, given, test_utils=("test_schema", "test_faketensor"))
+    assert _linear_gelu_op(*given).shape == (6, 384)
 
 
 @pytest.mark.gpu
