@@ -31,6 +31,8 @@ class Packed:
         lengths = tuple(rows * columns for rows, columns in grids)
         if device.type != "cuda" or len(set(lengths)) == 1:
             return cls(lengths)
+        if not torch.compiler.is_compiling() and torch.cuda.get_device_capability(device) < (8, 0):
+            return cls(lengths)  # too old for the kernel
         ends = torch.tensor((0, *lengths), dtype=torch.int32).cumsum(0, dtype=torch.int32)
         return cls(lengths, ends.to(device, non_blocking=True))
 
@@ -52,7 +54,8 @@ def attend_packed(q_HNDh: Tensor, k_HNDh: Tensor, v_HNDh: Tensor, packed: Packed
         from torch.nn.attention.varlen import varlen_attn
 
         ends, longest = packed.offsets, max(packed.lengths)
-        q, k, v = (x_HNDh.transpose(0, 1) for x_HNDh in (q_HNDh, k_HNDh, v_HNDh))
+        # The kernels read rows of H * Dh numbers, which most callers' tensors are.
+        q, k, v = (x_HNDh.transpose(0, 1).contiguous() for x_HNDh in (q_HNDh, k_HNDh, v_HNDh))
         found = varlen_attn(q, k, v, ends, ends, longest, longest)
         return found.flatten(1)  # type: ignore[union-attr]
     each = zip(

@@ -75,3 +75,23 @@ def test_positions_are_resized_one_channel_like_many(mode, antialias, grid):
     ]
     found = resize_positions(table, grid, mode=mode, antialias=antialias)
     torch.testing.assert_close(found[0], torch.stack(each, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_on_a_gpu_views_of_several_lengths_take_one_kernel(monkeypatch):
+    # Shapes alone, so that this runs without a GPU; the values are compared above.
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.nn.attention import varlen
+
+    calls = []
+    right = varlen.varlen_attn
+    monkeypatch.setattr(varlen, "varlen_attn", lambda *args: calls.append(args) or right(*args))
+    with FakeTensorMode():
+        for dtype, expected in ((torch.bfloat16, 1), (torch.float32, 0)):
+            q, k, v = torch.empty(3, 2, 28, 72, device="cuda", dtype=dtype)
+            ends = torch.empty(4, dtype=torch.int32, device="cuda")
+            out = attend_packed(q, k, v, Packed((6, 2, 20), ends))
+            assert out.shape == (28, 144) and out.dtype == dtype and out.is_cuda
+            assert len(calls) == expected
+            if expected:
+                assert all(one.shape == (28, 2, 72) and one.is_contiguous() for one in calls[0][:3])
+                assert calls.pop()[5:] == (20, 20)
