@@ -14,7 +14,7 @@ from mm.privacy.visible.boxes import Finding, box_around, share_inside
 
 KIND = "code"
 MARGIN = 0.06  # of the longer side, on each side
-_ANGLES = (0, 30, 60)  # degrees; the reader itself turns by 90
+_ANGLES = (0, 22.5, 45, 67.5)  # degrees; the reader itself turns by 90
 
 
 def check() -> None:
