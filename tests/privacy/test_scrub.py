@@ -8,12 +8,16 @@ import tarfile
 import zlib
 from pathlib import Path
 
+import numpy
 import pytest
+import zxingcpp
+from PIL import Image
 
 from mm.data.sample import Sample
 from mm.data.shards import ShardReader, write_shards
 from mm.data.sources import build
 from mm.privacy import containers
+from mm.privacy.door import open_image
 from mm.privacy.errors import ScrubError
 from mm.privacy.policy import Policy
 from mm.privacy.scrub import Refusal, hashed_id, scrub_sample
@@ -232,3 +236,41 @@ def test_progress_on_a_terminal_has_rate_and_time_left(tmp_path: Path) -> None:
     shown = stream.getvalue().split("\r\x1b[K")
     assert re.fullmatch(r"scrubbed 9, quarantined 0, \d+/s, 22 % of 40, 0:\d\d left", shown[9])
     assert re.fullmatch(r"scrubbed 40, quarantined 0, \d+/s\n", shown[-1])
+
+
+def test_what_is_seen_is_covered_counted_or_drops_the_sample(tmp_path: Path) -> None:
+    """From a policy's field to shards and ledger, with the detector that the tests install."""
+    canvas = Image.new("RGB", (200, 200), "white")
+    code = zxingcpp.create_barcode("PLANTED-Jane-Roe", zxingcpp.QRCode)
+    canvas.paste(Image.fromarray(numpy.asarray(code.to_image(scale=4))).convert("RGB"), (20, 20))
+    buffer = io.BytesIO()
+    canvas.save(buffer, "PNG")
+    samples = [Sample([buffer.getvalue()], TURNS), Sample([GOOD], TURNS)]
+    for action in ("keep", "cover", "drop"):
+        write_shards(samples, tmp_path / action, Policy(codes=action), workers=0)
+    read = {
+        action: [
+            len(zxingcpp.read_barcodes(numpy.asarray(open_image(sample.images[0]))))
+            for sample in ShardReader(tmp_path / action)
+        ]
+        for action in ("keep", "cover", "drop")
+    }
+    assert read == {"keep": [1, 0], "cover": [0, 0], "drop": [0]}
+    ledgers = {action: ShardReader(tmp_path / action).ledger for action in read}
+    assert ledgers["keep"]["counts"]["visible"] == {} and "codes" not in ledgers["keep"]["tools"]
+    assert ledgers["cover"]["counts"]["visible"]["code"] >= 1
+    assert ledgers["cover"]["tools"]["codes"].startswith("zxing-cpp ")
+    assert ledgers["drop"]["counts"]["quarantined"] == {"visible": 1}
+
+
+def test_a_kind_that_the_policy_drops_costs_the_sample(tmp_path: Path) -> None:
+    samples = [
+        Sample([GOOD], [("user", "<image>Whose?"), ("assistant", words)])
+        for words in ("jane@example.com", "nobody's", "010-1234-5678")
+    ]
+    report = write_shards(samples, tmp_path / "out", Policy(text={"email": "drop"}))
+    assert dict(report.quarantined) == {"personal-text": 1}
+    assert dict(report.text) == {"phone": 1}  # of what was passed on
+    report = write_shards(samples, tmp_path / "kept", Policy(text_default="keep"))
+    assert report.samples == 3
+    assert ShardReader(tmp_path / "kept")[0].turns[1][1] == "jane@example.com"
