@@ -169,8 +169,8 @@ class ShardWriter:
                     tools=ledgers.tool_versions(self.policy),
                     removed=[{"hash": item, "samples": 0} for item in self.forgotten],
                 )
-                self._forget_journal()
                 ledgers.write(ledger, self._temporary)
+                self._forget_journal()
                 self.directory.parent.mkdir(parents=True, exist_ok=True)
                 (self._temporary / "lock").unlink()
                 os.replace(self._temporary, self.directory)
@@ -450,11 +450,14 @@ class _Refusing:
 def _after(records: Iterable[Record], start: int, writer: ShardWriter) -> Iterator[Record]:
     """Skip what is done, unread; refuse to go on in a source that has changed."""
     steps = iter(records)
-    for index, record in enumerate(islice(steps, start)):
-        if writer.last is not None and index == writer.last[0]:
-            if hashed_id(record.source_id) != writer.last[1]:
-                raise OutputError(
-                    f"the source has changed since {writer.directory} was begun: add fresh=true to"
-                    " start anew"
-                )
+    skipped, changed = 0, False
+    for record in islice(steps, start):
+        if writer.last is not None and skipped == writer.last[0]:
+            changed = hashed_id(record.source_id) != writer.last[1]
+        skipped += 1
+    if changed or skipped < start:
+        raise OutputError(
+            f"the source has changed since {writer.directory} was begun: add fresh=true to start"
+            " anew"
+        )
     return steps

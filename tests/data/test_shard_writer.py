@@ -178,9 +178,11 @@ def test_other_settings_do_not_go_on(
     with pytest.raises(ScrubError, match="with another source was stopped .*fresh=true"):
         other = build("jsonl", str(lines), root=str(tmp_path))
         write_shards(other, out, Policy(), max_shard_bytes=SMALL)
-    lines.write_text("{}\n" + lines.read_text())
-    with pytest.raises(OutputError, match="the source has changed since .*fresh=true"):
-        finish(lines, out)
+    whole = lines.read_text()
+    for changed in ("{}\n" + whole, "\n".join(whole.split("\n")[:5])):  # longer, and shorter
+        lines.write_text(changed)
+        with pytest.raises(OutputError, match="the source has changed since .*fresh=true"):
+            finish(lines, out)
     assert partial_of(out).exists()
     finish(lines, out, fresh=True)
     assert not partial_of(out).exists()
@@ -231,6 +233,22 @@ def test_a_disk_that_fills_up_while_writing(
             finish(lines, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     finish(lines, tmp_path / "out")
+
+
+def test_a_disk_that_is_full_for_the_ledger_costs_no_work(
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "PLANTED")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledgers, "write", full)
+        with pytest.raises(OutputError, match="No space left"):
+            finish(lines, tmp_path / "out")
+    loaded: list[Pending] = []
+    monkeypatch.setattr(Pending, "load", counting(loaded))
+    finish(lines, tmp_path / "out")
+    assert loaded == []
 
 
 def test_an_output_that_cannot_be_made_is_named(lines: Path, tmp_path: Path) -> None:
