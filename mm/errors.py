@@ -21,6 +21,10 @@ class UsageError(MMError, ValueError):
     """A request that makes no sense as asked: no question, no such device, nothing to do."""
 
 
+class StoppedError(MMError):
+    """A run that was asked to stop (Ctrl-C, SIGTERM), and has saved what it had done."""
+
+
 class PictureError(MMError, ValueError):
     """A picture that the model can't take, as one that is hundreds of times as long as wide."""
 

@@ -3,31 +3,35 @@
 Examples:
   python scripts/train.py experiment=scenes
   python scripts/train.py experiment=scenes_smoke recipe.steps=50 output=runs/try
+  python scripts/train.py -m experiment=scenes_smoke encoder=siglip_tiny,torchvision_resnet50 \\
+      recipe.seed=0,1,2 output=runs/sweep        (the same again runs only what is not done)
 """
 
 import sys
+from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from mm.errors import MMError
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
-def main(config: DictConfig) -> None:
-    """Compose the configuration, then train."""
+def main(config: DictConfig) -> float | None:
+    """Compose the configuration, then train: a run, or a job of a sweep."""
     from mm.evaluate.held_out import make_evaluate
     from mm.privacy.errors import PrivacyError
     from mm.train.build import run
+    from mm.train.sweep import start
 
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
+    def train(values: dict[str, Any], text: str) -> dict[str, float]:
+        return run(values, text, make_evaluate)
+
+    chosen = HydraConfig.get()
     try:
-        run(
-            {str(k): v for k, v in plain.items()},
-            OmegaConf.to_yaml(config, resolve=True),
-            make_evaluate,
-        )
+        return start(config, chosen.overrides.task, chosen.mode == RunMode.MULTIRUN, train)
     except (MMError, PrivacyError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

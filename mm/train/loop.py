@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mm.data.packing import PackedBatch, attention_mask
 from mm.encoders import Pictures
-from mm.errors import ConfigError, MMError
+from mm.errors import ConfigError, MMError, StoppedError
 from mm.registry import unknown_name_message
 from mm.train.objective import PatchClassifier, linear_cross_entropy
 from mm.train.optimizer import build_adamw, learning_rate_at
@@ -197,7 +197,7 @@ def train(
             if done == recipe.steps or stop.asked or done % recipe.checkpoint_every == 0:
                 folder.save(done, modules, optimizer, recipe.keep_checkpoints)
             if stop.asked and done < recipe.steps:
-                raise MMError(
+                raise StoppedError(
                     f"stopped after step {done} as asked; the same command goes on from there"
                 )
             if recipe.evaluate_every and done % recipe.evaluate_every == 0 and done < recipe.steps:
