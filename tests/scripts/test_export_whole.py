@@ -13,7 +13,7 @@ from mm.generate import GenerationConfig, generate
 from mm.vlm import VisionLanguageModel, build
 from scripts import export
 from tests import tiny_model
-from tests.checkpoints import published_vlm, test_qwen3_vl
+from tests.checkpoints import published_vlm, test_lighton_ocr, test_qwen3_vl
 from tests.checkpoints.published_vlm import EXACT, asked, pictures, sharp
 
 SIDE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28}
@@ -234,6 +234,29 @@ def test_a_published_qwen3_vl_is_written_again(tmp_path, kind):
     assert after.vlm.config == before.vlm.config and after.config == before.config
     for name, tensor in before.vlm.state_dict().items():
         assert torch.equal(after.vlm.state_dict()[name], tensor), name
+
+
+@torch.no_grad()
+def test_the_decoder_of_a_published_model_reads_text_as_the_whole_does(tmp_path, capsys):
+    reference, _ = test_qwen3_vl.save(tmp_path / "published", "experts")
+    out = tmp_path / "out"
+    capsys.readouterr()  # progress of saving
+    assert export.main([str(tmp_path / "published"), str(out), "--text-only"]) == 0
+    assert capsys.readouterr().err == "export.py: text only, without its encoder and projector\n"
+    transformers = published_vlm.library()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    assert type(theirs).__name__ == "Qwen3MoeForCausalLM"
+    ids = torch.arange(5, 25)[None]
+    torch.testing.assert_close(theirs(ids).logits, reference(input_ids=ids).logits, **EXACT)
+
+
+def test_a_published_model_of_another_class_is_refused_by_its_part(tmp_path, capsys):
+    test_lighton_ocr.save(tmp_path / "published")
+    capsys.readouterr()  # progress of saving
+    assert export.main([str(tmp_path / "published"), str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "InternVL's does not fit the encoder, which is pixtral, not internvit" in said
+    assert said.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def test_positions_in_three_directions_fit_no_other_class(tmp_path, capsys):
