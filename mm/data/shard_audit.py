@@ -16,7 +16,8 @@ from mm.privacy.scrub import hashed_id
 from mm.privacy.text import find_all
 from mm.privacy.worker import Lost, run_ordered
 
-_SECONDS = 86_400.0  # for one shard, however large
+_SAMPLES = 128  # at a time, by one process
+_SECONDS = 3600.0  # for so many
 
 
 def check_clean(sample: Sample, policy: Policy) -> list[str]:
@@ -57,8 +58,10 @@ def audit_shards(
         PrivacyError: something is there that scrubbing should have removed.
     """
     checked: Counter[str] = Counter(pictures=0, texts=0)
-    check = partial(audit_shard, policy=policy)
-    jobs = [(str(directory / shard["file"]), list(shard["offsets"])) for shard in shards]
+    check = partial(audit_samples, policy=policy)
+    jobs = [
+        job for shard in shards for job in _jobs(directory / shard["file"], list(shard["offsets"]))
+    ]
     results: Iterator[dict[str, int] | Lost] = map(check, jobs)
     if workers > 1 and len(jobs) > 1:
         results = run_ordered(check, jobs, workers=min(workers, len(jobs)), seconds=_SECONDS)
@@ -69,17 +72,26 @@ def audit_shards(
     return dict(checked)
 
 
-def audit_shard(job: tuple[str, list[int]], policy: Policy) -> dict[str, int]:
-    """Check one shard, given its path and the offsets of its samples."""
-    path, offsets = Path(job[0]), job[1]
+def _jobs(path: Path, offsets: list[int]) -> Iterator[tuple[str, list[int]]]:
+    """Yield stretches of a shard, each with the bounds of its samples, once these fill the file."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        file.seek(max(0, size - len(END)))
+        bounds = [*offsets, size - len(END)]
+        if bounds[0] != 0 or file.read() != END:
+            raise ScrubError(f"{path.name} holds bytes outside its samples")
+    for start in range(0, len(offsets), _SAMPLES):
+        yield str(path), bounds[start : start + _SAMPLES + 1]
+
+
+def audit_samples(job: tuple[str, list[int]], policy: Policy) -> dict[str, int]:
+    """Check the samples of a shard that lie between these bounds."""
+    path, bounds = job
     pictures = texts = 0
     with (
         open(path, "rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
-        bounds = [*offsets, len(data) - len(END)]
-        if bounds[0] != 0 or data[bounds[-1] :] != END:
-            raise ScrubError(f"{path.name} holds bytes outside its samples")
         for start, end in zip(bounds, bounds[1:], strict=False):
             sample = unpack(data[start:end]).sample
             check_clean(sample, policy)
