@@ -166,10 +166,17 @@ def test_chats_are_framed_as_published(saved, text):
     )
 
 
-def test_another_template_is_told(tmp_path):
-    save(tmp_path)
-    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
-    assert lighton_ocr.load(tmp_path).config["chat"]["revision"] is None
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    save(folder)
+    return folder
+
+
+def test_another_template_is_told(plain, tmp_path):
+    out = shutil.copytree(plain, tmp_path / "out")
+    (out / "chat_template.jinja").write_text("{{ messages }}")
+    assert lighton_ocr.load(out).config["chat"]["revision"] is None
 
 
 def test_a_whole_models_folder_gives_its_tower(saved):
@@ -195,10 +202,8 @@ BAD = {
 
 
 @pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
-def test_what_does_not_fit_is_one_clear_line(tmp_path_factory, tmp_path, change, message):
-    folder = tmp_path_factory.mktemp("plain")
-    save(folder)
-    out = shutil.copytree(folder, tmp_path / "out")
+def test_what_does_not_fit_is_one_clear_line(plain, tmp_path, change, message):
+    out = shutil.copytree(plain, tmp_path / "out")
     found = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps({**found, **change}))
     with pytest.raises(CheckpointError, match=message) as error:
