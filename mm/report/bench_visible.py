@@ -126,20 +126,20 @@ def _scrub(files: dict[int, bytes], policy: Policy, image: Image.Image) -> None:
         raise UsageError(f"a picture was refused: {done}")
 
 
-def run(arguments: list[str], repeats: int, dtype: str) -> dict[str, Any]:
+def run(words: list[str], conf: Path, **options: Any) -> dict[str, Any]:
     """Measure everything.
 
     Args:
-        arguments: at most one, the folder that keeps fetched fonts (default: artwork/cache).
-        repeats: scenes per group (default: 12).
-        dtype: not used.
+        words: of the command line: at most one, the folder that keeps fetched fonts.
+        conf: not used.
+        options: `repeats`, scenes per group (12).
 
     Raises:
         UsageError: a detector or the photographs are missing.
     """
-    if len(arguments) > 1:
+    if len(words) > 1:
         raise UsageError("give one folder at most, the one that keeps fetched fonts")
-    store, count = Path(arguments[0]) if arguments else _CACHE, repeats or 12
+    store, count = Path(words[0]) if words else _CACHE, options.get("repeats", 12)
     everything = covering(*_FIELDS)
     try:
         visible.check(everything)

@@ -37,6 +37,11 @@ def box_around(
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
+def corners_of(box: Box) -> list[tuple[float, float]]:
+    """Return the first and the last pixel of a box."""
+    return [(box[0], box[1]), (box[2] - 1, box[3] - 1)]
+
+
 def area(box: Box) -> int:
     """Return the number of pixels in a box."""
     return max(0, box[2] - box[0]) * max(0, box[3] - box[1])

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mm.privacy.errors import ScrubError
 from mm.privacy.visible import opencv
-from mm.privacy.visible.boxes import Finding, box_around, share_inside
+from mm.privacy.visible.boxes import Box, Finding, box_around, corners_of, share_inside
 
 KIND = "face"
 THRESHOLD = 0.2  # of the score, 0 to 1
@@ -62,13 +62,19 @@ def find(image: Image.Image) -> list[Finding]:
     """
     longest = max(image.size)
     fine, coarse = min(1.5, 2048 / longest), min(0.5, 640 / longest)
-    found: list[Finding] = []
-    for scale in (coarse, fine):  # parts of large faces can pass for small ones
+    found: list[Box] = []
+    for scale in (coarse, fine):
+        surest: list[Box] = []  # the network answers in several places for one face
         for corners, margin in _faces(image, scale):
             box = box_around(corners, margin, image.size)
-            if box and all(share_inside(box, other.box) < 0.85 for other in found):
-                found.append(Finding(KIND, box))
-    return found
+            if box and all(share_inside(box, other) < 0.6 for other in surest):
+                surest.append(box)
+        for box in surest:  # seen in both copies: one face, both boxes
+            same = [other for other in found if share_inside(box, other) > 0.6]
+            corners = [corner for one in (box, *same) for corner in corners_of(one)]
+            found = [other for other in found if other not in same]
+            found.append(box_around(corners, 0, image.size) or box)
+    return [Finding(KIND, box) for box in found]
 
 
 def _faces(image: Image.Image, scale: float) -> Iterator[tuple[list[tuple[float, float]], float]]:
