@@ -1,0 +1,1 @@
+"""Runs beside each other: what their differences are worth, and what they cost."""
