@@ -18,14 +18,15 @@ from mm.evaluate.task import TaskConfig
 from mm.privacy.policy import Policy
 from mm.registry import make_config
 from mm.report.describe import describe
-from mm.train.loop import RecipeConfig
+from mm.train.recipe import RecipeConfig
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 FILES = sorted(
     path.relative_to(CONF) for folder in (CONF, *CONF.iterdir()) for path in folder.glob("*.yaml")
 )
 TESTED = {
-    "encoder", "projector", "decoder", "data", "recipe", "experiment", "privacy", "source", "task",
+    "encoder", "projector", "decoder", "data", "recipe", "optimizer", "schedule", "experiment",
+    "privacy", "source", "task",
 }  # fmt: skip
 # Encoders that give several levels side by side, and the projectors that take them.
 DEEPSTACK = {"qwen3_vl_so400m": "deepstack", "qwen3_vl_large": "deepstack_large"}
@@ -90,7 +91,11 @@ def test_decoder_builds(name: str) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    [f"{group}={name}" for group in ("data", "recipe", "experiment") for name in options(group)],
+    [
+        f"{group}={name}"
+        for group in ("data", "recipe", "optimizer", "schedule", "experiment")
+        for name in options(group)
+    ],
 )
 def test_training_configuration_builds(override: str) -> None:
     check_training([override])

@@ -24,7 +24,8 @@ from mm.registry import make_config, unknown_name_message
 from mm.text.chat import stop_token_ids
 from mm.text.tokenizer import Tokenizer
 from mm.train.feeds import SceneFeed, ShardFeed
-from mm.train.loop import PARTS, Evaluate, Feed, RecipeConfig, stream_seed, train
+from mm.train.loop import Evaluate, Feed, stream_seed, train
+from mm.train.recipe import PARTS, RecipeConfig
 from mm.train.run import RunFolder
 from mm.vlm import VisionLanguageModel
 from mm.vlm import build as build_model

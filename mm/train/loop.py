@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -16,49 +15,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mm.data.packing import PackedBatch, attention_mask
 from mm.encoders import Pictures
-from mm.errors import ConfigError, MMError, StoppedError
-from mm.registry import unknown_name_message
+from mm.errors import MMError, StoppedError
 from mm.train.objective import PatchClassifier, linear_cross_entropy
-from mm.train.optimizer import build_adamw, learning_rate_at
+from mm.train.optimizer import build_adamw
+from mm.train.recipe import PARTS, RecipeConfig
 from mm.train.run import RunFolder
+from mm.train.stages import Stages
 from mm.vlm import ImageFeatures, VisionLanguageModel
-
-PARTS = ("encoder", "projector", "decoder")
-
-
-@dataclass(frozen=True)
-class RecipeConfig:
-    """How a model is trained. Intervals are in steps."""
-
-    steps: int = 1000
-    learning_rate: float = 1e-3
-    warmup_steps: int = 200
-    decay_share: float = 0.5
-    weight_decay: float = 0.05
-    beta1: float = 0.9
-    beta2: float = 0.98
-    gradient_clip: float = 1.0
-    patch_loss_weight: float = 0.3
-    frozen: tuple[str, ...] = ()  # parts that keep their weights: encoder, projector, decoder
-    precision: str = "bf16"  # "bf16" (autocast over float32 weights) or "fp32"
-    compile: bool = False
-    num_workers: int = 0
-    log_every: int = 20
-    evaluate_every: int = 0  # 0: only at the end
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.precision not in ("bf16", "fp32"):
-            raise ConfigError(f"recipe.precision is {self.precision!r}; known: bf16, fp32")
-        for part in self.frozen:
-            if part not in PARTS:
-                raise ConfigError(unknown_name_message("part in recipe.frozen", part, PARTS))
-        if len(set(self.frozen)) == len(PARTS):
-            raise ConfigError("recipe.frozen names every part, so nothing would be trained")
-        if self.steps < 1 or self.warmup_steps < 1 or self.log_every < 1:
-            raise ConfigError("recipe.steps, recipe.warmup_steps and recipe.log_every start at 1")
 
 
 class TrainBatch(Protocol):
@@ -127,21 +90,24 @@ def train(
         MMError: the loss is not finite, or the run was asked to stop (after saving).
     """
     modules = nn.ModuleDict({"model": model})
+    stages = Stages(modules, recipe)
     for part in PARTS:
-        getattr(model, part).requires_grad_(part not in recipe.frozen)
+        getattr(model, part).requires_grad_(part in stages.ever_trained())
     # The patch loss teaches the encoder alone.
     teaches_patches = feed.patch_classes and recipe.patch_loss_weight
-    if teaches_patches and "encoder" not in recipe.frozen:
+    if teaches_patches and "encoder" in stages.ever_trained():
         patches = PatchClassifier(model.encoder.hidden_size, feed.patch_classes)
         patches.init_weights(torch.Generator().manual_seed(stream_seed(recipe.seed, "patches")))
         modules["patches"] = patches
-    modules.to(device).train()
+    modules.to(device)
     optimizer = build_adamw(
         modules, recipe.learning_rate, recipe.weight_decay, (recipe.beta1, recipe.beta2)
     )
     start = folder.resume(modules, optimizer)
     if start:
         print(f"going on after step {start}", file=sys.stderr)
+    print(stages.table(), file=sys.stderr)
+    stages.enter(stages.at(start)[0])
     run = _Forward(modules)
     if recipe.compile:
         compile_blocks(model)
@@ -160,11 +126,9 @@ def train(
     with _StopRequest() as stop:
         for step, batch in enumerate(loader, start):
             batch = batch.to(device, non_blocking=True)
-            rate = learning_rate_at(
-                step, recipe.steps, recipe.learning_rate, recipe.warmup_steps, recipe.decay_share
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            if stages.is_start(step):
+                stages.enter(stages.at(step)[0])
+            rate = stages.set_rates(optimizer, step)
             loss, patch_loss = _losses(model, run, feed, batch, recipe)
             (loss + recipe.patch_loss_weight * patch_loss).backward()
             norm = nn.utils.clip_grad_norm_(modules.parameters(), recipe.gradient_clip)
@@ -202,6 +166,7 @@ def train(
                 )
             if recipe.evaluate_every and done % recipe.evaluate_every == 0 and done < recipe.steps:
                 metrics |= _evaluated(model, evaluate, done, folder)
+                stages.enter(stages.at(done)[0])
                 began = time.perf_counter()
     metrics |= _evaluated(model, evaluate, recipe.steps, folder)
     model.eval()
@@ -240,7 +205,6 @@ def _evaluated(
     # Generation changes shapes at every token: compiling for each would take minutes.
     with torch.compiler.set_stance("force_eager"):
         measured = evaluate(model)
-    model.train()
     folder.log({"step": step, **measured})
     return measured
 

@@ -119,8 +119,10 @@ class RunFolder:
 
 
 def _named_tensors(modules: nn.Module) -> dict[str, Tensor]:
-    """Parameters by name; a tied weight appears once."""
-    return dict(modules.named_parameters())
+    """Parameters, and buffers that belong to the weights, by name; a tied weight appears once."""
+    kept = modules.state_dict().keys()
+    buffers = {name: buffer for name, buffer in modules.named_buffers() if name in kept}
+    return {**dict(modules.named_parameters()), **buffers}
 
 
 def _optimizer_tensors(modules: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:

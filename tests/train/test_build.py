@@ -15,7 +15,7 @@ from mm.privacy.door import open_image
 from mm.privacy.policy import Policy
 from mm.text.tokenizer import train_tokenizer
 from mm.train.build import build_feed, model_config, plan
-from mm.train.loop import RecipeConfig
+from mm.train.recipe import RecipeConfig
 
 SIZES = ((90, 61), (40, 113), (33, 33), (200, 17))  # width, height
 DECODER = {

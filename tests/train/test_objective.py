@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from mm.train.objective import PatchClassifier, linear_cross_entropy
-from mm.train.optimizer import build_adamw, learning_rate_at
+from mm.train.optimizer import build_adamw
+from mm.train.schedule import learning_rate_at
 
 
 @pytest.mark.parametrize("chunk", [3, 7, 100])
@@ -46,6 +47,13 @@ def test_learning_rate_warms_up_stays_and_decays_to_nearly_zero() -> None:
     assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0
     assert set(rates[10:51]) == {1.0}
     assert rates[75] == pytest.approx(0.5) and rates[99] == pytest.approx(0.02)
+
+
+def test_cosine_warms_up_and_falls_in_half_a_wave_to_its_final_share() -> None:
+    rates = [learning_rate_at(s, 110, 2.0, 10, 0.5, "cosine", 0.1) for s in range(111)]
+    assert rates[4] == pytest.approx(1.0) and rates[10] == pytest.approx(2.0)
+    assert rates[60] == pytest.approx(1.1) and rates[110] == pytest.approx(0.2)
+    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
 
 
 def test_adamw_decays_matrices_only_and_skips_what_is_frozen() -> None:

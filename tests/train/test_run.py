@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -232,3 +233,33 @@ def test_run_folder_keeps_the_old_checkpoint_until_the_new_one_is_whole(
     with pytest.raises(OSError, match="No space"):
         folder.save(2, module, optimizer, keep=1)
     assert folder.resume(module, optimizer) == 1
+
+
+def test_statistics_of_a_part_are_in_the_checkpoint(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    module = torch.nn.BatchNorm1d(2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+    wanted = module.state_dict()
+    folder.save(1, module, optimizer, keep=1)
+    fresh = torch.nn.BatchNorm1d(2)
+    folder.resume(fresh, torch.optim.AdamW(fresh.parameters()))
+    assert wanted["running_mean"].tolist() == pytest.approx([0.2, 0.5])
+    assert all(torch.equal(fresh.state_dict()[name], wanted[name]) for name in wanted)
+
+
+def test_stages_resume_in_the_middle_as_if_never_stopped(folder: Path) -> None:
+    stages = (
+        "recipe.stages=[{name: align, steps: 3, train: [projector]},"
+        " {name: rest, train: [projector, decoder]}]"
+    )
+    more = [stages, "recipe.steps=6", "recipe.checkpoint_every=2", "recipe.warmup_steps=1"]
+    tiny_run.train(folder, *more, f"output={folder}/run")
+    tiny_run.train(folder, *more, f"output={folder}/again")
+    shutil.rmtree(folder / "again/checkpoints/step-00000006")
+    tiny_run.train(folder, *more, f"output={folder}/again")
+    one = load_tensors(folder / "run/checkpoints/step-00000006/weights")
+    other = load_tensors(folder / "again/checkpoints/step-00000006/weights")
+    assert all((one[name] == other[name]).all() for name in one)
+    lines = (folder / "again/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 4, 6]

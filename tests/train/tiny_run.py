@@ -36,6 +36,7 @@ def config(folder: Path, *overrides: str) -> tuple[dict[str, Any], str]:
         )
     plain = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(plain, dict)
+    del plain["objective"]  # what a sweep looks at, and no run
     return {str(k): v for k, v in plain.items()}, OmegaConf.to_yaml(composed, resolve=True)
 
 
