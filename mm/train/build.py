@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from mm import encoders
 from mm.checkpoints import native
 from mm.data.scenes.artwork import load_artwork
 from mm.data.scenes.language import CAPTION_PROMPTS, DECLINE
@@ -23,7 +22,7 @@ from mm.model import pick_device
 from mm.registry import make_config, unknown_name_message
 from mm.text.chat import stop_token_ids
 from mm.text.tokenizer import Tokenizer
-from mm.train.feeds import SceneFeed, ShardFeed
+from mm.train.feeds import SceneFeed, ShardFeed, square_side
 from mm.train.loop import Evaluate, Feed, stream_seed, train
 from mm.train.recipe import PARTS, RecipeConfig
 from mm.train.run import RunFolder
@@ -65,26 +64,6 @@ def init_from(model: VisionLanguageModel, directory: str) -> None:
     model.load_state_dict(loaded.state_dict())
 
 
-def picture_size(model: VisionLanguageModel) -> int:
-    """Side of the square that pictures become; some encoders have positions for a larger one.
-
-    Raises:
-        ConfigError: pictures do not all become one square, or their tokens have places, which
-            packed rows do not give them yet.
-    """
-    encoder = model.encoder
-    if not encoder.views(64, 64) == encoder.views(64, 128) == encoder.views(640, 480):
-        raise ConfigError(
-            f"encoder {encoders.name_of(type(encoder))!r} sees pictures of other shapes in other"
-            " views; training takes encoders of one square: use one, or set max_tiles to 1"
-        )
-    if model.decoder.config.mrope_section:
-        raise ConfigError(
-            "the decoder has an mrope_section, and packed rows have plain positions: leave it out"
-        )
-    return int(getattr(encoder, "picture_size", None) or encoder.config.image_size)
-
-
 def build_feed(
     config: Config,
     model: VisionLanguageModel,
@@ -94,9 +73,13 @@ def build_feed(
 ) -> Feed:
     """The feed that `data` names."""
     data = config["data"]
-    side = picture_size(model)
-    num_image_tokens = model.num_image_tokens(side, side)
     if data["kind"] == "scenes":
+        side = square_side(model)
+        if side is None or model.decoder.config.mrope_section:
+            raise ConfigError(
+                "data=scenes draws squares and has plain positions; this encoder's views or the"
+                " decoder's mrope_section need more: use data=shards"
+            )
         artwork = load_artwork(data["artwork"], splits=tuple(data["splits"]))
         return SceneFeed(
             artwork,
@@ -104,7 +87,7 @@ def build_feed(
             make_config(StyleConfig, data["style"], "data.style"),
             make_config(StreamConfig, data["stream"], "data.stream"),
             tokenizer,
-            num_image_tokens,
+            model.num_image_tokens(side, side),
             device,
             recipe.seed,
             recipe.steps,
@@ -112,17 +95,7 @@ def build_feed(
         )
     if data["kind"] == "shards":
         stream = make_config(ShardStreamConfig, data["stream"], "data.stream")
-        return ShardFeed(
-            data["shards"],
-            stream,
-            tokenizer,
-            num_image_tokens,
-            side,
-            model.encoder.config.resample,
-            recipe.seed,
-            recipe.steps,
-            getattr(model.encoder.config, "shortest_edge", None),
-        )
+        return ShardFeed(data["shards"], stream, tokenizer, model, recipe.seed, recipe.steps)
     raise ConfigError(unknown_name_message("data.kind", data["kind"], ("scenes", "shards")))
 
 
@@ -189,12 +162,15 @@ def save_model(
 
 def plan(model: VisionLanguageModel, recipe: RecipeConfig) -> str:
     """What would be trained: parameters per part, tokens per picture, steps."""
-    side = picture_size(model)
+    side = square_side(model)
     lines = [
         f"{part:<10} {sum(p.numel() for p in getattr(model, part).parameters()):>12,} parameters"
         for part in PARTS
     ]
     lines.append(f"{'together':<10} {sum(p.numel() for p in model.parameters()):>12,} parameters")
-    lines.append(f"a picture takes {model.num_image_tokens(side, side)} tokens")
+    if side is None:
+        lines.append(f"a picture of 640x480 takes {model.num_image_tokens(480, 640)} tokens")
+    else:
+        lines.append(f"a picture takes {model.num_image_tokens(side, side)} tokens")
     lines += [f"recipe.{key}: {value}" for key, value in dataclasses.asdict(recipe).items()]
     return "\n".join(lines)

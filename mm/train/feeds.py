@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,11 +16,13 @@ from mm.data.scenes.layout import SceneConfig
 from mm.data.scenes.render import Renderer
 from mm.data.scenes.stream import Batch, SceneStream, StreamConfig
 from mm.data.scenes.style import StyleConfig
-from mm.data.shard_stream import ShardBatch, ShardStream, ShardStreamConfig
+from mm.data.shard_stream import ShardBatch, ShardStream, ShardStreamConfig, Sight
 from mm.data.shards import ShardReader
+from mm.encoders import Grid
 from mm.encoders.pixels import square, to_uint8
 from mm.privacy.door import open_image
 from mm.text.tokenizer import Tokenizer
+from mm.vlm import ImageFeatures, VisionLanguageModel, build
 
 CANVAS = 128  # side in pixels that training scenes are drawn at, before the encoder's own resize
 HELD_OUT_CANVAS = 256  # held-out scenes are larger, as files are
@@ -71,9 +74,7 @@ class ShardFeed:
 
     Args:
         directories: scrubbed shard directories.
-        side, resample: pictures are resized to this square while loading, as the encoder would.
-        shortest_edge: of an encoder that cuts out the middle of a picture rather than squash it:
-            the square that is kept has this side, of which the encoder cuts out its own.
+        model: its shape alone matters; weights are left as they are.
     """
 
     patch_classes: tuple[int, ...] = ()
@@ -83,31 +84,71 @@ class ShardFeed:
         directories: Sequence[str | Path],
         stream: ShardStreamConfig,
         tokenizer: Tokenizer,
-        num_image_tokens: int,
-        side: int,
-        resample: str,
+        model: VisionLanguageModel,
         seed: int,
         num_steps: int,
-        shortest_edge: int | None = None,
     ) -> None:
         readers = [ShardReader(directory) for directory in directories]
         self.ledgers: Mapping[str, str] = {
             Path(directory).name: reader.ledger["self_hash"]
             for directory, reader in zip(directories, readers, strict=True)
         }
-        self.side, self.resample, self.shortest_edge = side, resample, shortest_edge
-        self.dataset = ShardStream(
-            readers, tokenizer, num_image_tokens, self._prepare, stream, seed, num_steps
-        )
+        self.dataset = ShardStream(readers, tokenizer, sight_of(model), stream, seed, num_steps)
 
-    def _prepare(self, data: bytes) -> Tensor:
-        return square(
-            [open_image(data)],
-            self.shortest_edge or self.side,
-            self.resample,
-            shortest_edge=self.shortest_edge,
-        )[0]
-
-    def pixels(self, batch: ShardBatch, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    def pixels(
+        self, batch: ShardBatch, generator: torch.Generator
+    ) -> tuple[Tensor | list[Tensor], Tensor | None]:
         """The batch's pictures; see `Feed`."""
         return batch.images, None
+
+
+def square_side(model: VisionLanguageModel) -> int | None:
+    """Side of the square that every picture becomes; None if their sizes decide their views.
+
+    Some encoders have positions for a larger one.
+    """
+    encoder = model.encoder
+    if not encoder.views(64, 64) == encoder.views(64, 128) == encoder.views(640, 480):
+        return None
+    return int(getattr(encoder, "picture_size", None) or encoder.config.image_size)
+
+
+def sight_of(model: VisionLanguageModel) -> Sight:
+    """What a stream must know of a model; loader processes are sent this, and no weights."""
+    side = square_side(model)
+    with torch.device("meta"):
+        shape = build({**model.config, "image_token_id": model.image_token_id})
+    places = bool(model.decoder.config.mrope_section)
+    config = model.encoder.config
+    edge = getattr(config, "shortest_edge", None)
+    return Sight(
+        prepare=_as_it_is if side is None else partial(_squared, side, config.resample, edge),
+        num_tokens=None if side is None else model.num_image_tokens(side, side),
+        grids=partial(_token_grids, shape) if places or side is None else None,
+        place_tokens=partial(_place_tokens, shape) if places else None,
+    )
+
+
+def _as_it_is(data: bytes) -> Tensor:
+    return to_uint8(open_image(data))
+
+
+def _squared(side: int, resample: str, shortest_edge: int | None, data: bytes) -> Tensor:
+    """Resize while loading, as the encoder would.
+
+    An encoder that cuts out the middle of a picture rather than squash it is given a square of
+    `shortest_edge`, of which it cuts out its own.
+    """
+    edge = shortest_edge
+    return square([open_image(data)], edge or side, resample, shortest_edge=edge)[0]
+
+
+def _token_grids(shape: VisionLanguageModel, height: int, width: int) -> tuple[Grid, ...]:
+    return tuple(map(shape.projector.token_grid, shape.encoder.views(height, width)))
+
+
+def _place_tokens(
+    shape: VisionLanguageModel, ids: list[int], grids: Sequence[Grid]
+) -> tuple[Tensor, int]:
+    positions, following = shape.place([ids], ImageFeatures(torch.empty(0), (tuple(grids),)))
+    return positions[0], following[0]

@@ -43,8 +43,11 @@ class Feed(Protocol):
     @property
     def ledgers(self) -> Mapping[str, str]: ...
 
-    def pixels(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Pictures of a batch as uint8 [I, 3, S, S], and their patch labels if there are any."""
+    def pixels(
+        self, batch: Any, generator: torch.Generator
+    ) -> tuple[Tensor | list[Tensor], Tensor | None]:
+        """Pictures of a batch as uint8 [I, 3, S, S], or a list of [3, height, width] of other
+        sizes, and their patch labels if there are any."""
         ...
 
 

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -19,10 +19,12 @@ from mm.data.packing import (
     place,
 )
 from mm.vlm import VisionLanguageModel
+from tests import tiny_model
 from tests.conftest import IMAGE_TOKEN_ID
 from tests.tiny_model import squares
 
 ROW = 40
+IMAGE_PAD = tiny_model.tokenizer().token_id("<|image_pad|>")
 conversations = st.lists(
     st.tuples(
         st.integers(1, 6),  # length of the prefix
@@ -146,3 +148,98 @@ def test_a_leak_between_items_would_be_noticed(tiny_vlm: VisionLanguageModel) ->
         tiny_vlm, lambda segments, prefixes: attention_mask(torch.ones_like(segments), prefixes)
     )
     assert (together - apart).abs().max() > 1e-3
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> list[Encoded]:
+    """Conversations with any number of pictures of 4 tokens, some with independent items."""
+    found = []
+    for number in range(draw(st.integers(2, 5))):
+        images = draw(st.integers(1, 3))
+        picture = [8, *[IMAGE_PAD] * 4, 9]
+        rng = random.Random(draw(st.integers(0, 2**20)))
+
+        def text(length: int, rng: random.Random = rng) -> Item:
+            return [rng.randrange(10, 99) for _ in range(length)], [False] + [True] * (length - 1)
+
+        if images == 1 and draw(st.booleans()):
+            lengths = draw(st.lists(st.integers(2, 6), min_size=1, max_size=3))
+            found.append(Encoded(number, picture, [text(length) for length in lengths]))
+            continue
+        ids: list[int] = []
+        learned: list[bool] = []
+        for _ in range(images):  # text after each picture: later turns see the earlier ones
+            said, mask = text(draw(st.integers(2, 7)))
+            ids += picture + said
+            learned += [False] * len(picture) + mask
+        found.append(Encoded(number, [], [(ids, learned)], images))
+    return found
+
+
+PackedRun = tuple[Tensor, dict[str, Tensor]]
+
+
+def run(model: VisionLanguageModel, rows: list[Row], length: int, pixels: Tensor) -> PackedRun:
+    """Loss of every labelled token, by row and position, and gradients of their sum."""
+    batch = collate(rows, length, pad_id=0)
+    model.zero_grad()
+    found = -losses(model, batch, pixels, attention_mask)
+    found.sum().backward()
+    grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return found.detach(), grads
+
+
+def pixels_of(document: Encoded) -> Tensor:
+    generator = torch.Generator().manual_seed(document.picture)
+    return torch.randn(document.num_pictures, 3, 32, 32, generator=generator)
+
+
+@settings(max_examples=12, deadline=None)
+@given(documents())
+def test_losses_and_gradients_of_packed_rows_are_those_of_each_alone(given_: list[Encoded]) -> None:
+    model = tiny_model.model().double()
+    rows = list(pack(given_, 64, images_per_row=4))
+    parts = [part for row in rows for part in row.parts]
+    together, grads = run(model, rows, 64, torch.cat([pixels_of(p) for p in parts]).double())
+    apart, sums = [], {name: torch.zeros_like(grad) for name, grad in grads.items()}
+    for part in parts:
+        for item in part.items:
+            row = Row()
+            assert place(row, Encoded(0, part.prefix, [item], part.num_pictures), 64) == []
+            found, alone = run(model, [row], 64, pixels_of(part).double())
+            apart.append(found)
+            for name, grad in alone.items():
+                sums[name] += grad
+    # Rotary angles are float32 in every model: equal positions, and so equal values.
+    torch.testing.assert_close(together, torch.cat(apart), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(grads, sums, atol=1e-5, rtol=1e-5)
+
+
+def test_a_canary_in_one_document_changes_nothing_in_its_neighbours() -> None:
+    model = tiny_model.model()
+    pad = model.image_token_id
+    assert pad is not None
+    item: Item = ([8, *[pad] * 4, 9, 20, 21, 22], [False] * 7 + [True] * 2)
+    canary: Item = ([8, *[pad] * 4, 9, 99, 98, 97], [False] * 7 + [True] * 2)
+    pictures = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = []
+    for middle, shift in ((item, 0.0), (canary, 5.0)):
+        row = Row()
+        for number, one in enumerate((item, middle, item)):
+            place(row, Encoded(number, [], [one]), 30)
+        moved = pictures + shift * torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1, 1)
+        batch = collate([row], 30, pad_id=0)
+        with torch.no_grad():
+            found.append(losses(model, batch, moved, attention_mask))
+    assert torch.equal(found[0][:2], found[1][:2])
+    assert torch.equal(found[0][4:], found[1][4:])
+    assert (found[0][2:4] - found[1][2:4]).abs().min() > 1e-3
+
+
+def test_rows_keep_to_their_cap_on_pictures() -> None:
+    counts = PackingCounts()
+    talks = [Encoded(n, [], [([5] * 4, [True] * 4)], n) for n in (1, 2, 3, 1, 2, 5)]
+    rows = list(pack(talks, 40, images_per_row=3, counts=counts))
+    assert [row.num_pictures for row in rows] == [3, 3, 3]
+    assert counts.too_many_pictures == 1
+    assert len(collate(rows, 40, pad_id=0).label_ids) == 5 * 3  # nothing predicts a first token
