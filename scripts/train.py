@@ -5,6 +5,8 @@ Examples:
   python scripts/train.py experiment=scenes_smoke recipe.steps=50 output=runs/try
   python scripts/train.py -m experiment=scenes_smoke encoder=siglip_tiny,torchvision_resnet50 \\
       recipe.seed=0,1,2 output=runs/sweep        (the same again runs only what is not done)
+  python scripts/train.py -m ... hydra/launcher=joblib     (submitit_slurm, submitit_local, ray)
+  python scripts/train.py -m ... hydra/sweeper=tpe 'recipe.learning_rate=interval(1e-4,1e-2)'
 """
 
 import sys
@@ -16,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mm.errors import MMError
+from mm.train.sweep import check_plugins
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -41,4 +44,9 @@ if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help"):
         print(__doc__)
         sys.exit(0)
+    try:
+        check_plugins(sys.argv[1:])
+    except MMError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     main()

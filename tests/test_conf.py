@@ -22,11 +22,14 @@ from mm.train.recipe import RecipeConfig
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 FILES = sorted(
-    path.relative_to(CONF) for folder in (CONF, *CONF.iterdir()) for path in folder.glob("*.yaml")
+    path.relative_to(CONF)
+    for folder in (CONF, *CONF.iterdir(), *CONF.glob("hydra/*"))
+    for path in folder.glob("*.yaml")
 )
 TESTED = {
     "encoder", "projector", "decoder", "data", "recipe", "optimizer", "schedule", "experiment",
     "privacy", "source", "task",
+    "hydra/sweeper",  # in tests/train/test_launchers.py
 }  # fmt: skip
 # Encoders that give several levels side by side, and the projectors that take them.
 DEEPSTACK = {"qwen3_vl_so400m": "deepstack", "qwen3_vl_large": "deepstack_large"}

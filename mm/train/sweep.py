@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import json
 import math
 import re
@@ -39,6 +40,16 @@ STATUS, INDEX = "status.json", "index.json"
 _ELSEWHERE = ("output", "name", "logger", "objective", "plan")
 _UNNAMED = (*_ELSEWHERE, "experiment", "device", "tokenizer")  # left out of a folder's name
 
+# What the extra `sweep` installs, by the choice that needs it.
+_PLUGINS = {
+    "hydra/launcher=joblib": "hydra_joblib_launcher",
+    "hydra/launcher=submitit_local": "hydra_submitit_launcher",
+    "hydra/launcher=submitit_slurm": "hydra_submitit_launcher",
+    "hydra/launcher=ray": "hydra_ray_launcher",
+    "hydra/sweeper=optuna": "hydra_optuna_sweeper",
+    "hydra/sweeper=tpe": "hydra_optuna_sweeper",
+}
+
 # Trains as a configuration says: plain values and the same as YAML; returns the last metrics.
 Train = Callable[[dict[str, Any], str], Mapping[str, float]]
 Status = dict[str, Any]  # as in the file: plain values
@@ -59,6 +70,20 @@ def job_name(overrides: Sequence[str], digest: str) -> str:
             words.append(f"{key.rsplit('.', 1)[-1]}={value.rsplit('/', 1)[-1]}")
     name = re.sub(r"[^\w.,=+-]", "_", ",".join(words))[:120]
     return f"{name or 'run'}-{digest[:8]}"
+
+
+def check_plugins(arguments: Sequence[str]) -> None:
+    """Look whether what the command line chooses is installed; Hydra would not say how to.
+
+    Raises:
+        UsageError: it is not.
+    """
+    from mm.errors import UsageError
+
+    for argument in arguments:
+        module = _PLUGINS.get(argument.lstrip("+"))
+        if module and importlib.util.find_spec(f"hydra_plugins.{module}") is None:
+            raise UsageError(f"{argument} needs {module}: pip install 'mm[sweep]'")
 
 
 def start(
@@ -182,7 +207,13 @@ def write_index(sweep: Path) -> list[Status]:
 class EndOfSweep(Callback):
     """Hydra's callback that ends a sweep: index and counts, exit status 1 if a job failed."""
 
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:  # Any: Hydra's own additions
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # Any: Hydra's additions
+        """Let `output` name the experiment before any job does, as `hydra.sweep.dir` is it."""
+        from hydra.core.hydra_config import HydraConfig
+
+        HydraConfig.instance().set_config(config)
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:  # Any: Hydra's additions
         """Called once, in the process that was started."""
         if config.plan:
             return

@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def sweep(place: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.train.sweep_app", "-m", "experiment=scenes_smoke"]
     environment = {**os.environ, "SWEEP_TEST": str(place), "PYTHONPATH": str(ROOT)}
-    command += [f"output={place}/sweep", *overrides]
+    if not any(word.startswith("output=") for word in overrides):
+        command.append(f"output={place}/sweep")
+    command += overrides
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
     )
@@ -65,6 +67,15 @@ def test_a_rerun_takes_what_is_missing_failed_or_was_killed(tmp_path: Path) -> N
         config = yaml.safe_load((folder / "config.yaml").read_text())
         assert config["output"] == str(folder)
         assert f"recipe.seed={config['recipe']['seed']}" in read_status(folder)["overrides"]
+
+
+def test_a_sweep_is_named_after_its_experiment_unless_told(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    done = sweep(tmp_path, "recipe.seed=0,1", f"output={tmp_path}/runs/${{name}}")
+    assert done.returncode == 0, done.stderr
+    names = [entry["job"] for entry in write_index(tmp_path / "runs/scenes_smoke")]
+    assert [name.split("-")[0] for name in names] == ["seed=0", "seed=1"]
+    assert (tmp_path / "runs/scenes_smoke/multirun.yaml").exists()
 
 
 def composed(output: Path, **more: Any) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mm.errors import UsageError
+from mm.evaluate.intervals import Proportion
 from mm.registry import unknown_name_message
 from mm.report.compare.intervals import Array, Estimate, of_items, of_seeds
 from mm.report.compare.runs import ALL_ITEMS, Run, Variant, value_of
@@ -151,7 +152,11 @@ def _interval(variant: Variant, metric: str) -> Estimate:
     counts = _counts(variant.runs, metric)
     if counts is None:
         return of_seeds(np.array(variant.values(metric)))
-    return of_items(*counts)
+    found = of_items(*counts)
+    if found.low == found.high:  # all right or none: what was drawn can't say how sure that is
+        low, high = Proportion(round(found.value * found.items), found.items).interval
+        return dataclasses.replace(found, low=low, high=high)
+    return found
 
 
 def _difference(variant: Variant, first: Variant, metric: str, level: float) -> Estimate:

@@ -89,6 +89,15 @@ def test_held_out_items_are_the_measure_where_there_are_any(tmp_path: Path) -> N
     assert other.estimate.low < 0.8 < other.estimate.high
 
 
+def test_none_right_is_not_certainly_none(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path, "mlp", seed, 5.0, [False] * 20)
+        write_run(tmp_path, "linear", seed, 5.0, [False] * 20)
+    rows = compared(tmp_path).rows
+    assert rows[0].estimate.low == 0 and 0.1 < rows[0].estimate.high < 0.2
+    assert rows[1].mark == SAME
+
+
 def test_one_seed_can_tell_nothing_apart(tmp_path: Path) -> None:
     write_run(tmp_path, "mlp", 0, 5.0)
     write_run(tmp_path, "linear", 0, 9.0)
