@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -31,6 +32,9 @@ from mm.text.tokenizer import Tokenizer
 
 REMEMBERED = 4096  # conversations kept as tokens, so that small data sets are encoded once
 TURNS = ("independent", "together")
+LEFT_OUT = (
+    "too_long", "too_many_pictures", "malformed", "without_picture", "unanswered", "unseeable",
+)  # fmt: skip
 Cursor = dict[str, Any]  # plain data, as JSON holds it
 
 
@@ -119,6 +123,13 @@ class ShardBatch:
         """The same batch in pinned memory; the data loader calls it."""
         return self._moved(self.packed.pin_memory(), lambda image: image.pin_memory())
 
+    def measured(self) -> dict[str, float]:
+        """How full the epoch's rows are so far, and what was left out of them, for the log."""
+        length = self.packed.input_ids.shape[1]
+        left_out = sum(self.counts[reason] for reason in LEFT_OUT)
+        fill = self.counts["tokens"] / (self.counts["rows"] * length)
+        return {"fill": fill, "left_out": left_out}
+
     def _moved(self, packed: PackedBatch, move: Callable[[Tensor], Tensor]) -> ShardBatch:
         if isinstance(self.images, Tensor):
             images: Tensor | list[Tensor] = move(self.images)
@@ -158,7 +169,10 @@ class ShardStream(Dataset[ShardBatch]):
         self._firsts = [0, *accumulate(len(reader) for reader in self.readers)]
         self._encoded: dict[int, Encoded | str] = {}
         self._epoch, self._order = -1, [0]
-        start: Cursor = {"step": 0, "epoch": 0, "taken": 0, "ready": [], "open": [], "counts": {}}
+        about = (seed, config, [reader.ledger["self_hash"] for reader in self.readers])
+        self._about = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
+        start: Cursor = {"about": self._about, "step": 0, "epoch": 0, "taken": 0}
+        start |= {"ready": [], "open": [], "counts": {}}
         self._starts = [start]
         self.seek(start)
 
@@ -186,6 +200,7 @@ class ShardStream(Dataset[ShardBatch]):
     def cursor(self) -> Cursor:
         """Where the stream stands: numbers of samples and of their turns, and no content."""
         return {
+            "about": self._about,
             "step": self._step,
             "epoch": self._epoch,
             "taken": self._taken,
@@ -195,10 +210,17 @@ class ShardStream(Dataset[ShardBatch]):
         }
 
     def seek(self, cursor: Cursor) -> None:
-        """Stand where `cursor` says: of a stream of the same shards, config and seed.
+        """Stand where `cursor` says, without reading what comes before.
 
-        Going on from a step that comes before would need a reading from the start of an epoch.
+        Raises:
+            ConfigError: the cursor is of other shards, another `data.stream` or seed, so that
+                going on would repeat some samples and lose others.
         """
+        if cursor["about"] != self._about:
+            raise ConfigError(
+                "the checkpoint was made with other shards, another data.stream or another"
+                " recipe.seed: put them back, or start a new run with another output"
+            )
         self._step, self._taken = int(cursor["step"]), int(cursor["taken"])
         self._shuffle(int(cursor["epoch"]))
         self._ready = [self._row(numbers) for numbers in cursor["ready"]]
@@ -264,7 +286,10 @@ class ShardStream(Dataset[ShardBatch]):
         for number, chosen in numbers:
             encoded = self._encode(number)
             if not isinstance(encoded, Encoded):
-                raise ValueError("the cursor is of other shards: they have changed since")
+                raise ConfigError(
+                    "the checkpoint was made with a model that takes other pictures: put it back,"
+                    " or start a new run with another output"
+                )
             part = encoded.choose(chosen)
             row.parts.append(part)
             row.length += len(part.prefix) + sum(len(item[0]) for item in part.items)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mm.data.packing import PackedBatch, attention_mask
+from mm.data.shard_stream import ShardBatch, ShardStream
 from mm.encoders import Pictures
 from mm.errors import MMError, StoppedError
 from mm.train.objective import PatchClassifier, linear_cross_entropy
@@ -109,6 +110,8 @@ def train(
     start = folder.resume(modules, optimizer)
     if start:
         print(f"going on after step {start}", file=sys.stderr)
+        if isinstance(feed.dataset, ShardStream) and (cursor := folder.cursor()):
+            feed.dataset.seek(cursor)
     print(stages.table(), file=sys.stderr)
     stages.enter(stages.at(start)[0])
     run = _Forward(modules)
@@ -152,6 +155,8 @@ def train(
                     "gradient_norm": float(norm),
                     "tokens_per_s": tokens / seconds,
                 }
+                if isinstance(batch, ShardBatch):
+                    metrics |= batch.measured()
                 began, tokens, since = time.perf_counter(), 0, done
                 if not torch.isfinite(torch.tensor(mean_loss)):
                     raise MMError(
@@ -162,7 +167,9 @@ def train(
                 folder.log(metrics)
             # Metrics before the checkpoint: resuming drops lines after it and loses none before.
             if done == recipe.steps or stop.asked or done % recipe.checkpoint_every == 0:
-                folder.save(done, modules, optimizer, recipe.keep_checkpoints)
+                # Scenes are found by the step alone.
+                stands = batch.cursor if isinstance(batch, ShardBatch) else None
+                folder.save(done, modules, optimizer, recipe.keep_checkpoints, stands)
             if stop.asked and done < recipe.steps:
                 raise StoppedError(
                     f"stopped after step {done} as asked; the same command goes on from there"

@@ -52,8 +52,19 @@ class RunFolder:
         with self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
 
-    def save(self, step: int, modules: nn.Module, optimizer: Optimizer, keep: int) -> Path:
-        """Write the checkpoint after `step` steps, whole or not at all; keep the newest `keep`."""
+    def save(
+        self,
+        step: int,
+        modules: nn.Module,
+        optimizer: Optimizer,
+        keep: int,
+        cursor: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write the checkpoint after `step` steps, whole or not at all; keep the newest `keep`.
+
+        Args:
+            cursor: where the data stands, as plain data, if that is more than the step.
+        """
         target = self.checkpoints / f"{_STEP}{step:08d}"
         scratch = self.checkpoints / f".{target.name}.{os.getpid()}"
         shutil.rmtree(scratch, ignore_errors=True)
@@ -61,7 +72,8 @@ class RunFolder:
         weights = {name: t.detach().cpu() for name, t in _named_tensors(modules).items()}
         save_tensors(weights, scratch / "weights")
         save_tensors(_optimizer_tensors(modules, optimizer), scratch / "optimizer")
-        _write(scratch / "state.json", json.dumps({"version": 1, "step": step}) + "\n")
+        state = {"version": 1, "step": step, "cursor": cursor or {}}
+        _write(scratch / "state.json", json.dumps(state) + "\n")
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
         sync_directory(self.checkpoints)
@@ -101,6 +113,12 @@ class RunFolder:
         step = int(state["step"])
         self._drop_metrics_after(step)
         return step
+
+    def cursor(self) -> dict[str, Any]:
+        """Where the data stood at the newest checkpoint; empty if the step says it all."""
+        steps = self._steps()
+        state = json.loads((steps[-1] / "state.json").read_text()) if steps else {}
+        return dict(state.get("cursor", {}))
 
     def _steps(self) -> list[Path]:
         return sorted(p for p in self.checkpoints.glob(f"{_STEP}*") if (p / "state.json").exists())

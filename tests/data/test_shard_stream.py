@@ -105,6 +105,13 @@ def test_going_on_from_a_cursor_equals_never_having_stopped(reader: ShardReader,
     assert torch.equal(resumed[0].packed.input_ids, batches[0].packed.input_ids)  # and back again
 
 
+def test_a_cursor_of_another_stream_is_refused(reader: ShardReader) -> None:
+    cursor = stream(reader)[2].cursor
+    for other in (stream(reader, seed=1), stream(reader, lookahead=3)):
+        with pytest.raises(ConfigError, match=r"other shards, another data\.stream or another"):
+            other.seek(cursor)
+
+
 def test_an_epoch_is_read_no_further_than_the_rows_ahead(reader: ShardReader) -> None:
     feed = stream(reader, rows=1, row_length=100, lookahead=1, images_per_row=1)
     feed[0]
@@ -157,6 +164,8 @@ def test_conversations_are_kept_whole_and_what_is_left_out_is_counted(talks: Sha
         == batch.counts
     )
     assert batch.images.shape[0] == 3
+    fill = int((batch.packed.segment_ids > 0).sum()) / 256
+    assert batch.measured() == {"fill": pytest.approx(fill), "left_out": 4}
     row, segments = batch.packed.input_ids[0], batch.packed.segment_ids[0]
     words = tiny_model.tokenizer()
     texts = [words.decode(row[segments == s].tolist()) for s in segments.unique() if s]

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from mm.checkpoints import native
 from mm.checkpoints.store import load_tensors
+from mm.data.sample import Sample
 from mm.data.scenes.artwork import load_artwork
 from mm.data.scenes.files import (
     PLANTED_EXIF,
@@ -27,10 +29,12 @@ from mm.data.scenes.layout import SceneConfig
 from mm.data.shards import ShardReader, write_shards
 from mm.data.sources.jsonl import Source
 from mm.errors import CheckpointError, ConfigError, MMError
+from mm.privacy.door import encode_png
 from mm.privacy.errors import LedgerError
 from mm.privacy.metadata import check_pixels_only
 from mm.privacy.policy import Policy
 from mm.text.tokenizer import train_tokenizer
+from mm.train.build import run
 from mm.train.run import RunFolder
 from tests.data.scenes.test_layout import sampler
 from tests.tiny_artwork import write_artwork
@@ -263,3 +267,38 @@ def test_stages_resume_in_the_middle_as_if_never_stopped(folder: Path) -> None:
     assert all((one[name] == other[name]).all() for name in one)
     lines = (folder / "again/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [2, 4, 6]
+
+
+def test_shards_go_on_from_the_cursor_as_if_never_stopped(folder: Path, tmp_path: Path) -> None:
+    image = encode_png(Image.new("RGB", (40, 30), (40, 90, 20)))
+    turns = [("user", "<image>a cup?"), ("assistant", "a red cup"), ("user", "how many?")]
+    samples = [
+        Sample([image], [*turns, ("assistant", "yes " * n)], {}, f"{n:064x}") for n in range(1, 24)
+    ]
+    write_shards(samples, tmp_path / "shards", Policy())
+    data = {
+        "kind": "shards",
+        "shards": [str(tmp_path / "shards")],
+        "stream": {"rows": 2, "row_length": 512, "images_per_row": 3},
+    }
+    found = []
+    for name in ("through", "stopped"):
+        if name == "stopped":
+            shutil.copytree(tmp_path / "through", tmp_path / name)
+            for step in (8, 12):
+                shutil.rmtree(tmp_path / name / f"checkpoints/step-{step:08d}")
+            shutil.rmtree(tmp_path / name / "model")
+        plain, text = tiny_run.config(
+            folder, f"output={tmp_path}/{name}", "recipe.keep_checkpoints=3"
+        )
+        plain["data"] = data
+        run(plain, text, lambda *_: None)
+        newest = tmp_path / name / "checkpoints/step-00000012"
+        cursor = json.loads((newest / "state.json").read_text())["cursor"]
+        assert cursor["step"] == 12 and cursor["epoch"] > 0
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        metrics = [{**json.loads(line), "tokens_per_s": 0} for line in lines]
+        assert 0 < metrics[-1]["fill"] <= 1 and metrics[-1]["left_out"] == 0
+        weights = {name: t.tolist() for name, t in load_tensors(newest / "weights").items()}
+        found.append((cursor, weights, metrics))
+    assert found[0] == found[1]
