@@ -22,6 +22,7 @@ from mm.model import pick_device
 from mm.registry import make_config, unknown_name_message
 from mm.text.chat import stop_token_ids
 from mm.text.tokenizer import Tokenizer
+from mm.train import loggers
 from mm.train.feeds import SceneFeed, ShardFeed, square_side
 from mm.train.loop import Evaluate, Feed, stream_seed, train
 from mm.train.recipe import PARTS, RecipeConfig
@@ -36,7 +37,7 @@ Config = Mapping[str, Any]  # plain data, as OmegaConf resolves it
 MakeEvaluate = Callable[[Config, Tokenizer, torch.device], Evaluate | None]
 
 KNOWN_KEYS = (
-    *PARTS, "data", "recipe", "init", "name", "output", "tokenizer", "device", "plan",
+    *PARTS, "data", "recipe", "init", "name", "output", "tokenizer", "device", "plan", "logger",
 )  # fmt: skip
 
 
@@ -122,7 +123,8 @@ def run(config: Config, config_yaml: str, make_evaluate: MakeEvaluate) -> dict[s
     else:
         model.init_weights(torch.Generator().manual_seed(stream_seed(recipe.seed, "init")))
     feed = build_feed(config, model, tokenizer, device, recipe)
-    folder = RunFolder(config["output"])
+    trackers = loggers.build(config.get("logger", "none"), Path(config["output"]), config["name"])
+    folder = RunFolder(config["output"], trackers)
     facts = {
         "init": config["init"],
         "seed": recipe.seed,
@@ -131,7 +133,11 @@ def run(config: Config, config_yaml: str, make_evaluate: MakeEvaluate) -> dict[s
     }
     folder.describe(config_yaml, facts)
     evaluate = make_evaluate(config, tokenizer, device)
-    metrics = train(model, feed, recipe, folder, device, evaluate)
+    try:
+        metrics = train(model, feed, recipe, folder, device, evaluate)
+    finally:
+        for tracker in trackers:
+            tracker.close()
     save_model(model, tokenizer, folder.path / "model", config, facts)
     return metrics
 

@@ -19,7 +19,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 
 from mm.checkpoints.store import load_tensors, save_tensors, sync_directory, write_atomically
 from mm.errors import CheckpointError
+from mm.train.loggers import Tracker
 
 _STEP = "step-"
 
@@ -36,8 +37,9 @@ _STEP = "step-"
 class RunFolder:
     """Reads and writes one run's folder."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, trackers: Sequence[Tracker] = ()) -> None:
         self.path = Path(path)
+        self.trackers = trackers
         self.metrics_path = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -48,9 +50,12 @@ class RunFolder:
         _write(self.path / "run.json", json.dumps({**_environment(), **facts}, indent=2) + "\n")
 
     def log(self, metrics: Mapping[str, Any]) -> None:
-        """Append a line of metrics."""
+        """Append a line of metrics, and hand its numbers to the trackers."""
         with self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
+        values = {k: v for k, v in metrics.items() if k != "step" and isinstance(v, int | float)}
+        for tracker in self.trackers:
+            tracker.log(int(metrics["step"]), values)
 
     def save(
         self,

@@ -164,7 +164,19 @@ def start(
             _write(folder / STATUS, status)
             if in_sweep:
                 write_index(folder.parent)
-    return objective(status, plain["objective"]) if in_sweep else None
+    if in_sweep:
+        return objective(status, plain["objective"])
+    print(summary(folder, status), file=sys.stderr)
+    return None
+
+
+def summary(folder: Path, status: Status) -> str:
+    """What a finished run came to, in a few lines."""
+    peak = status["peak_memory_bytes"]
+    memory = f", {peak / 2**20:,.0f} MiB at its peak" if peak else ""
+    lines = [f"{folder}: done in {status['seconds']:.1f} s{memory}"]
+    lines += [f"  {key:<24} {value:.6g}" for key, value in status["metrics"].items()]
+    return "\n".join(lines)
 
 
 def objective(status: Status, name: str) -> float:
