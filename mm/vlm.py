@@ -265,6 +265,7 @@ class VisionLanguageModel(nn.Module):
         attention_mask: Tensor | None = None,
         cache: KVCache | None = None,
         check: bool = True,
+        router_logits: list[Tensor] | None = None,
     ) -> Tensor:
         """Return hidden states `[B, T, D]`.
 
@@ -275,6 +276,7 @@ class VisionLanguageModel(nn.Module):
             attention_mask: as `Qwen3Model.forward`.
             cache: as `Qwen3Model.forward`.
             check: as `embed`.
+            router_logits: as `Qwen3Model.forward`.
 
         Raises:
             ValueError: both `pictures` and `image_features`, or counts that differ.
@@ -297,6 +299,7 @@ class VisionLanguageModel(nn.Module):
             attention_mask=attention_mask,
             cache=cache,
             residuals=self.residuals(input_ids, image_features),
+            router_logits=router_logits,
         )
 
     def logits(self, hidden_states: Tensor) -> Tensor:

@@ -91,12 +91,12 @@ def build_feed(
             model.num_image_tokens(side, side),
             device,
             recipe.seed,
-            recipe.steps,
+            recipe.batches,
             data["others"],
         )
     if data["kind"] == "shards":
         stream = make_config(ShardStreamConfig, data["stream"], "data.stream")
-        return ShardFeed(data["shards"], stream, tokenizer, model, recipe.seed, recipe.steps)
+        return ShardFeed(data["shards"], stream, tokenizer, model, recipe.seed, recipe.batches)
     raise ConfigError(unknown_name_message("data.kind", data["kind"], ("scenes", "shards")))
 
 

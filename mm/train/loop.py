@@ -6,17 +6,21 @@ import hashlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mm.data.packing import PackedBatch, attention_mask
 from mm.data.shard_stream import ShardBatch, ShardStream
+from mm.decoder.experts import load_balancing_loss
 from mm.encoders import Pictures
-from mm.errors import MMError, StoppedError
+from mm.errors import StoppedError
+from mm.train.guard import Guard
+from mm.train.lora import add_lora, merge_lora
 from mm.train.objective import PatchClassifier, linear_cross_entropy
 from mm.train.optimizer import build_adamw
 from mm.train.recipe import PARTS, RecipeConfig
@@ -91,12 +95,16 @@ def train(
         The last logged metrics.
 
     Raises:
-        MMError: the loss is not finite, or the run was asked to stop (after saving).
+        MMError: loss or gradient is not finite, or the run was asked to stop (after saving).
     """
     modules = nn.ModuleDict({"model": model})
-    stages = Stages(modules, recipe)
     for part in PARTS:
-        getattr(model, part).requires_grad_(part in stages.ever_trained())
+        getattr(model, part).requires_grad_(True)
+    draw = torch.Generator().manual_seed(stream_seed(recipe.seed, "lora"))
+    add_lora(model, recipe.lora, draw)
+    stages = Stages(modules, recipe)
+    for part in set(PARTS) - stages.ever_trained():
+        getattr(model, part).requires_grad_(False)
     # The patch loss teaches the encoder alone.
     teaches_patches = feed.patch_classes and recipe.patch_loss_weight
     if teaches_patches and "encoder" in stages.ever_trained():
@@ -114,37 +122,43 @@ def train(
             feed.dataset.seek(cursor)
     print(stages.table(), file=sys.stderr)
     stages.enter(stages.at(start)[0])
-    run = _Forward(modules)
+    run = _Forward(modules, balance_weight(model, recipe) > 0)
+    recompute_blocks(getattr(model, part) for part in recipe.recompute)
     if recipe.compile:
         compile_blocks(model)
     loader: DataLoader[Any] = DataLoader(
         feed.dataset,
         batch_size=None,
-        sampler=_Steps(start, recipe.steps),
+        sampler=_Steps(start * recipe.accumulate, recipe.batches),
         num_workers=recipe.num_workers,
         pin_memory=device.type == "cuda",
         prefetch_factor=8 if recipe.num_workers else None,
         worker_init_fn=_leave_signals_to_the_loop,
     )
     metrics: dict[str, float] = {}
-    sums = torch.zeros(2, device=device)
+    sums = torch.zeros(3, device=device)
+    guard = Guard(modules, folder)
+    stands: Mapping[str, Any] = folder.cursor()  # scenes are found by the step alone
     began, tokens, since = time.perf_counter(), 0, start
     with _StopRequest() as stop:
-        for step, batch in enumerate(loader, start):
-            batch = batch.to(device, non_blocking=True)
+        for step, batches in enumerate(in_steps(loader, recipe.accumulate), start):
             if stages.is_start(step):
                 stages.enter(stages.at(step)[0])
             rate = stages.set_rates(optimizer, step)
-            loss, patch_loss = _losses(model, run, feed, batch, recipe)
-            (loss + recipe.patch_loss_weight * patch_loss).backward()
+            guard.before()
+            losses = _backward(model, run, feed, batches, recipe, device)
             norm = nn.utils.clip_grad_norm_(modules.parameters(), recipe.gradient_clip)
+            if not torch.isfinite(losses.sum() + norm):
+                guard.stop(losses, norm, batches, step, optimizer, recipe.keep_checkpoints, stands)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            sums += torch.stack([loss.detach(), patch_loss.detach()])
-            tokens += batch.packed.input_ids.numel()
+            sums += losses
+            tokens += sum(batch.packed.input_ids.numel() for batch in batches)
             done = step + 1
+            if isinstance(batches[-1], ShardBatch):
+                stands = batches[-1].cursor
             if done % recipe.log_every == 0 or done == recipe.steps or stop.asked:
-                mean_loss, mean_patch = (sums / (done - since)).tolist()
+                mean_loss, mean_patch, mean_balance = (sums / (done - since)).tolist()
                 sums.zero_()
                 seconds = time.perf_counter() - began
                 metrics = {
@@ -155,20 +169,15 @@ def train(
                     "gradient_norm": float(norm),
                     "tokens_per_s": tokens / seconds,
                 }
-                if isinstance(batch, ShardBatch):
-                    metrics |= batch.measured()
+                if isinstance(batches[-1], ShardBatch):
+                    metrics |= batches[-1].measured()
                 began, tokens, since = time.perf_counter(), 0, done
-                if not torch.isfinite(torch.tensor(mean_loss)):
-                    raise MMError(
-                        f"the loss is {mean_loss} at step {done}: lower recipe.learning_rate, or"
-                        f" resume from the checkpoint in {folder.checkpoints}"
-                    )
+                if run.balances:
+                    metrics["balance_loss"] = mean_balance
                 _progress(done, recipe.steps, metrics, seconds / recipe.log_every)
                 folder.log(metrics)
             # Metrics before the checkpoint: resuming drops lines after it and loses none before.
             if done == recipe.steps or stop.asked or done % recipe.checkpoint_every == 0:
-                # Scenes are found by the step alone.
-                stands = batch.cursor if isinstance(batch, ShardBatch) else None
                 folder.save(done, modules, optimizer, recipe.keep_checkpoints, stands)
             if stop.asked and done < recipe.steps:
                 raise StoppedError(
@@ -178,21 +187,53 @@ def train(
                 metrics |= _evaluated(model, evaluate, done, folder)
                 stages.enter(stages.at(done)[0])
                 began = time.perf_counter()
+    merge_lora(model)
     metrics |= _evaluated(model, evaluate, recipe.steps, folder)
     model.eval()
     return metrics
 
 
+def _backward(
+    model: VisionLanguageModel,
+    run: _Forward,
+    feed: Feed,
+    batches: Sequence[TrainBatch],
+    recipe: RecipeConfig,
+    device: torch.device,
+) -> Tensor:
+    """Add up the gradients of a step's batches.
+
+    Returns:
+        Mean loss over the answer tokens of all batches, and the batches' mean patch loss and mean
+        load-balancing loss (0 where there is none): `[3]`.
+    """
+    labelled = max(1, sum(len(batch.packed.label_ids) for batch in batches))
+    together = torch.zeros(3, device=device)
+    weight = balance_weight(model, recipe)
+    for batch in batches:
+        share = len(batch.packed.label_ids) / labelled if len(batches) > 1 else 1.0
+        batch = batch.to(device, non_blocking=True)
+        loss, patch_loss, balance = _losses(model, run, feed, batch, recipe)
+        loss, patch_loss = loss * share, patch_loss / len(batches)
+        total = loss + recipe.patch_loss_weight * patch_loss
+        if run.balances:
+            balance = balance / len(batches)
+            total = total + weight * balance
+        total.backward()
+        together += torch.stack([loss.detach(), patch_loss.detach(), balance.detach()])
+    return together
+
+
 def _losses(
     model: VisionLanguageModel, run: _Forward, feed: Feed, batch: TrainBatch, recipe: RecipeConfig
-) -> tuple[Tensor, Tensor]:
-    """A batch's mean loss over answer tokens, and its patch loss (0 where there is none)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch's mean loss over answer tokens, its patch loss and its load-balancing loss."""
     packed = batch.packed
     device = packed.input_ids.device
     seed = stream_seed(recipe.seed, "render", batch.step)
     pictures, labels = feed.pixels(batch, torch.Generator(device).manual_seed(seed))
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        hidden, patch_loss = run(
+        hidden, patch_loss, balance = run(
             model.encoder.preprocess(pictures),
             packed.input_ids,
             packed.position_ids,
@@ -202,7 +243,7 @@ def _losses(
         )
         wanted = hidden.flatten(0, 1)[packed.label_positions]
         loss = linear_cross_entropy(wanted, model.decoder.lm_head.weight, packed.label_ids)
-    return loss, patch_loss
+    return loss, patch_loss, balance
 
 
 def _evaluated(
@@ -222,9 +263,10 @@ def _evaluated(
 class _Forward(nn.Module):
     """Everything from pixels to hidden states."""
 
-    def __init__(self, modules: nn.ModuleDict) -> None:
+    def __init__(self, modules: nn.ModuleDict, balances: bool) -> None:
         super().__init__()
         self.parts = modules
+        self.balances = balances
 
     def forward(
         self,
@@ -234,21 +276,30 @@ class _Forward(nn.Module):
         segment_ids: Tensor,
         prefix_ids: Tensor,
         labels: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         model: Any = self.parts["model"]  # Any: nn.ModuleDict forgets the class
         tokens = model.encoder.tokens(pictures)
         values = model.projector(tokens, pictures.grids)
+        router_logits: list[Tensor] = []
         hidden = model.hidden(
             input_ids,
             image_features=ImageFeatures(values, model.token_grids(pictures)),
             position_ids=position_ids,
             attention_mask=attention_mask(segment_ids, prefix_ids),
             check=False,
+            router_logits=router_logits if self.balances else None,
         )
+        balance = hidden.new_zeros(())
+        if self.balances:
+            config = model.decoder.config
+            balance = load_balancing_loss(
+                router_logits, config.num_experts, config.num_experts_per_tok, segment_ids > 0
+            )
         if labels is None or "patches" not in self.parts:
-            return hidden, hidden.new_zeros(())
+            return hidden, hidden.new_zeros(()), balance
         squares = tokens.unflatten(0, (len(pictures), -1))  # labels are of squares only
-        return hidden, self.parts["patches"](squares, pictures.grids[0], labels)
+        patch_loss = self.parts["patches"](squares, pictures.grids[0], labels)
+        return hidden, patch_loss, balance
 
 
 def compile_blocks(model: nn.Module) -> None:
@@ -261,6 +312,44 @@ def compile_blocks(model: nn.Module) -> None:
         if isinstance(module, nn.ModuleList):
             for block in module:
                 block.compile()
+
+
+def balance_weight(model: VisionLanguageModel, recipe: RecipeConfig) -> float:
+    """How much the experts' load counts beside the loss; 0 for a dense decoder."""
+    if not any(map(model.decoder.config.is_moe_layer, range(len(model.decoder.model.layers)))):
+        return 0.0
+    own = model.decoder.config.router_aux_loss_coef
+    return own if recipe.balance_weight is None else recipe.balance_weight
+
+
+def recompute_blocks(parts: Iterable[nn.Module]) -> None:
+    """Keep only what enters a part's repeated blocks; compute the rest again going backward."""
+    for part in parts:
+        for module in part.modules():
+            if isinstance(module, nn.ModuleList):
+                for block in module:
+                    _recompute(block)
+
+
+def _recompute(block: nn.Module) -> None:
+    forward = block.forward
+
+    def again(*args: Any, **kwargs: Any) -> Any:  # Any: as the block's own forward
+        if not torch.is_grad_enabled() or not block.training:
+            return forward(*args, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    block.forward = again
+
+
+def in_steps(batches: Iterable[TrainBatch], accumulate: int) -> Iterator[list[TrainBatch]]:
+    """Take `accumulate` batches at a time, which are a step's."""
+    taken: list[TrainBatch] = []
+    for batch in batches:
+        taken.append(batch)
+        if len(taken) == accumulate:
+            yield taken
+            taken = []
 
 
 class _StopRequest:

@@ -30,6 +30,38 @@ class PartRates:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters on a part's linear layers; the part's own weights stay as they are.
+
+    Attributes:
+        alpha: the adapters count `alpha / rank` times.
+        targets: names of layers such as q_proj; none: every linear layer but the head.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not self.alpha > 0:
+            raise ConfigError(
+                f"recipe.lora: rank is {self.rank} and alpha {self.alpha}; rank starts at 1, and"
+                " alpha is above 0"
+            )
+        if "lm_head" in self.targets:  # the loss reads its weight without calling it
+            raise ConfigError("recipe.lora can't adapt lm_head: leave it out of targets")
+
+
+@dataclass(frozen=True)
+class PartLoras:
+    """Which parts are trained through adapters, and how."""
+
+    encoder: Lora | None = None
+    projector: Lora | None = None
+    decoder: Lora | None = None
+
+
+@dataclass(frozen=True)
 class Stage:
     """Steps during which the same parts are trained, with a schedule of their own.
 
@@ -80,8 +112,12 @@ class RecipeConfig:
     patch_loss_weight: float = 0.3
     frozen: tuple[str, ...] = ()  # parts that keep their weights: encoder, projector, decoder
     stages: tuple[Stage, ...] = ()  # one after the other, instead of `frozen`
+    lora: PartLoras = PartLoras()
     precision: str = "bf16"  # "bf16" (autocast over float32 weights) or "fp32"
     compile: bool = False
+    accumulate: int = 1  # batches to a step; every labelled token of a step counts the same
+    recompute: tuple[str, ...] = ()  # parts whose activations are computed again, to save memory
+    balance_weight: float | None = None  # of the experts' load; None: as the decoder's config says
     num_workers: int = 0
     log_every: int = 20
     evaluate_every: int = 0  # 0: only at the end
@@ -97,7 +133,17 @@ class RecipeConfig:
                 raise ConfigError(unknown_name_message("part in recipe.frozen", part, PARTS))
         if len(set(self.frozen)) == len(PARTS):
             raise ConfigError("recipe.frozen names every part, so nothing would be trained")
-        whole = ("steps", "warmup_steps", "log_every", "checkpoint_every", "keep_checkpoints")
+        for part in self.recompute:
+            if part not in PARTS:
+                raise ConfigError(unknown_name_message("part in recipe.recompute", part, PARTS))
+        whole = (
+            "accumulate",
+            "steps",
+            "warmup_steps",
+            "log_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+        )
         for name in whole:
             if getattr(self, name) < 1:
                 raise ConfigError(f"recipe.{name} is {getattr(self, name)}; it starts at 1")
@@ -106,6 +152,10 @@ class RecipeConfig:
         if not self.learning_rate > 0:
             raise ConfigError(f"recipe.learning_rate is {self.learning_rate}; it must be above 0")
         self._check_stages()
+        for part in PARTS:
+            trained = any(part in stage.train for stage in self.all_stages())
+            if getattr(self.lora, part) is not None and not trained:
+                raise ConfigError(f"recipe.lora.{part} adapts a part that is frozen throughout")
 
     def _check_stages(self) -> None:
         if not self.stages:
@@ -126,6 +176,11 @@ class RecipeConfig:
                 f"recipe.stages take {together} steps, but recipe.steps is {self.steps}"
                 + ("" if open_ended else ": make them equal, or give one stage steps: 0")
             )
+
+    @property
+    def batches(self) -> int:
+        """How many batches the steps take together."""
+        return self.steps * self.accumulate
 
     def all_stages(self) -> tuple[Stage, ...]:
         """The stages with their steps filled in; a recipe without any is one stage."""

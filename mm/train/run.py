@@ -46,8 +46,8 @@ class RunFolder:
 
     def describe(self, config_yaml: str, facts: Mapping[str, Any]) -> None:
         """Write the resolved config and where the run came from."""
-        _write(self.path / "config.yaml", config_yaml)
-        _write(self.path / "run.json", json.dumps({**_environment(), **facts}, indent=2) + "\n")
+        write_text(self.path / "config.yaml", config_yaml)
+        write_text(self.path / "run.json", json.dumps({**_environment(), **facts}, indent=2) + "\n")
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Append a line of metrics, and hand its numbers to the trackers."""
@@ -78,7 +78,7 @@ class RunFolder:
         save_tensors(weights, scratch / "weights")
         save_tensors(_optimizer_tensors(modules, optimizer), scratch / "optimizer")
         state = {"version": 1, "step": step, "cursor": cursor or {}}
-        _write(scratch / "state.json", json.dumps(state) + "\n")
+        write_text(scratch / "state.json", json.dumps(state) + "\n")
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
         sync_directory(self.checkpoints)
@@ -138,7 +138,7 @@ class RunFolder:
                     kept.append(line + "\n")
             except (ValueError, KeyError):
                 continue  # a line torn by the kill
-        _write(self.metrics_path, "".join(kept))
+        write_text(self.metrics_path, "".join(kept))
 
 
 def _named_tensors(modules: nn.Module) -> dict[str, Tensor]:
@@ -182,5 +182,6 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
     write_atomically(path, lambda file: file.write(text.encode()))

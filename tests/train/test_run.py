@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,15 +27,18 @@ from mm.data.scenes.files import (
 )
 from mm.data.scenes.language import corpus
 from mm.data.scenes.layout import SceneConfig
+from mm.data.scenes.stream import Batch
 from mm.data.shards import ShardReader, write_shards
 from mm.data.sources.jsonl import Source
-from mm.errors import CheckpointError, ConfigError, MMError
+from mm.errors import CheckpointError, ConfigError, MMError, NotFiniteError
 from mm.privacy.door import encode_png
 from mm.privacy.errors import LedgerError
 from mm.privacy.metadata import check_pixels_only
 from mm.privacy.policy import Policy
 from mm.text.tokenizer import train_tokenizer
+from mm.train import loop
 from mm.train.build import run
+from mm.train.recipe import RecipeConfig
 from mm.train.run import RunFolder
 from tests.data.scenes.test_layout import sampler
 from tests.tiny_artwork import write_artwork
@@ -302,3 +306,96 @@ def test_shards_go_on_from_the_cursor_as_if_never_stopped(folder: Path, tmp_path
         weights = {name: t.tolist() for name, t in load_tensors(newest / "weights").items()}
         found.append((cursor, weights, metrics))
     assert found[0] == found[1]
+
+
+def test_an_adapted_decoder_is_saved_merged(folder: Path) -> None:
+    tiny_run.train(folder, "recipe.steps=1", "recipe.warmup_steps=1")
+    start = native.load(folder / "run/model").model.state_dict()
+    more = [f"init={folder}/run/model", f"output={folder}/second", "recipe.steps=6"]
+    more += ["recipe.learning_rate=0.05", "recipe.frozen=[encoder,projector]"]
+    tiny_run.train(folder, *more, "recipe.lora.decoder={rank: 2, targets: [q_proj, down_proj]}")
+    end = native.load(folder / "second/model").model.state_dict()
+    changed = {name for name in start if not torch.equal(start[name], end[name])}
+    assert changed and all(name.split(".")[-2] in ("q_proj", "down_proj") for name in changed)
+    assert sum("q_proj" in name for name in changed) == sum(
+        n.startswith("decoder.") and "q_proj.w" in n for n in start
+    )
+
+
+EXPERTS = (
+    "++decoder.config={num_experts: 4, num_experts_per_tok: 2, moe_intermediate_size: 16,"
+    " router_aux_loss_coef: 0.5}"
+)
+
+
+def test_recomputed_activations_and_experts_change_nothing_but_memory(folder: Path) -> None:
+    results = []
+    for name, recompute in (("plain", "[]"), ("again", "[encoder,projector,decoder]")):
+        more = [f"output={folder}/{name}", "recipe.steps=2", f"recipe.recompute={recompute}"]
+        logged = tiny_run.train(folder, EXPERTS, *more)
+        assert logged["balance_loss"] >= 1.9  # 2 experts to a token, spread evenly
+        stored = load_tensors(folder / f"{name}/checkpoints/step-00000002/weights")
+        results.append((logged["loss"], stored))
+    assert results[0][0] == results[1][0]
+    for key, tensor in results[0][1].items():
+        torch.testing.assert_close(tensor, results[1][1][key], atol=1e-6, rtol=1e-5)
+    unbalanced = [EXPERTS, f"output={folder}/free", "recipe.balance_weight=0.0"]
+    assert "balance_loss" not in tiny_run.train(folder, *unbalanced, "recipe.steps=1")
+
+
+def test_accumulated_steps_resume_and_take_every_batch_once(folder: Path) -> None:
+    more = ["recipe.accumulate=3", "recipe.steps=4", "recipe.checkpoint_every=2"]
+    tiny_run.train(folder, *more)
+    tiny_run.train(folder, *more, f"output={folder}/again")
+    shutil.rmtree(folder / "again/checkpoints/step-00000004")
+    tiny_run.train(folder, *more, f"output={folder}/again")
+    one, other = (
+        weights(folder, 4),
+        load_tensors(folder / "again/checkpoints/step-00000004/weights"),
+    )
+    assert all((one[name] == other[name]).all() for name in one)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_know(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_run.train(folder, f"output={folder}/good", "recipe.steps=5", "recipe.log_every=1")
+    plain = loop._losses
+
+    def spoilt(model: Any, run: Any, feed: Any, batch: Any, recipe: Any) -> Any:
+        loss, patch, balance = plain(model, run, feed, batch, recipe)
+        return loss * (float("nan") if batch.step == 5 else 1.0), patch, balance
+
+    monkeypatch.setattr(loop, "_losses", spoilt)
+    monkeypatch.setattr(Batch, "sources", ("0a1b",), raising=False)
+    with pytest.raises(NotFiniteError, match=r"loss is nan at step 6.*not_finite\.json"):
+        tiny_run.train(folder)
+    found = json.loads((folder / "run/not_finite.json").read_text())
+    assert found["step"] == 6 and found["samples"] == ["0a1b"] and found["batches"] == [5]
+    saved = weights(folder, 5)
+    assert all(torch.isfinite(tensor).all() for tensor in saved.values())
+    monkeypatch.setattr(loop, "_losses", plain)
+    tiny_run.train(folder)  # goes on from the saved state, with what was wrong put right
+    assert metrics(folder)[-1]["step"] == 12
+
+
+def test_answer_tokens_count_the_same_in_whichever_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 1 and 5 labels at once: the gradient of the mean over the 6."""
+    weight = torch.tensor([1.0], requires_grad=True)
+    values = torch.tensor([2.0, 3.0, 5.0, 7.0, 11.0, 13.0])
+    batches = [
+        SimpleNamespace(packed=SimpleNamespace(label_ids=part), to=lambda *_, p=part, **__: p)
+        for part in values.split([1, 5])
+    ]
+
+    def losses(model: Any, run: Any, feed: Any, part: Any, recipe: Any) -> Any:
+        return (part * weight).mean(), torch.zeros(()), torch.zeros(())
+
+    monkeypatch.setattr(loop, "_losses", losses)
+    monkeypatch.setattr(loop, "balance_weight", lambda *_: 0.0)
+    run: Any = SimpleNamespace(balances=False)
+    nothing: Any = None
+    device = torch.device("cpu")
+    mean = loop._backward(nothing, run, nothing, batches, RecipeConfig(accumulate=2), device)
+    assert float(mean[0]) == pytest.approx(float(values.mean()))
+    assert weight.grad is not None and weight.grad.item() == pytest.approx(float(values.mean()))
