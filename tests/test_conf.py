@@ -28,6 +28,7 @@ FILES = sorted(
 )
 TESTED = {
     "encoder", "projector", "decoder", "data", "recipe", "optimizer", "schedule", "experiment",
+    "debug",
     "privacy", "source", "task",
     "hydra/sweeper",  # in tests/train/test_launchers.py
 }  # fmt: skip
@@ -96,7 +97,7 @@ def test_decoder_builds(name: str) -> None:
     "override",
     [
         f"{group}={name}"
-        for group in ("data", "recipe", "optimizer", "schedule", "experiment")
+        for group in ("data", "recipe", "optimizer", "schedule", "experiment", "debug")
         for name in options(group)
     ],
 )

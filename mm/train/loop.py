@@ -66,11 +66,12 @@ def stream_seed(seed: int, name: str, step: int = 0) -> int:
 
 
 class _Steps(Sampler[int]):
-    def __init__(self, start: int, stop: int) -> None:
+    def __init__(self, start: int, stop: int, distinct: int) -> None:
         self.steps = range(start, stop)
+        self.distinct = distinct
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.steps)
+        return (step % self.distinct if self.distinct else step for step in self.steps)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -129,7 +130,7 @@ def train(
     loader: DataLoader[Any] = DataLoader(
         feed.dataset,
         batch_size=None,
-        sampler=_Steps(start * recipe.accumulate, recipe.batches),
+        sampler=_Steps(start * recipe.accumulate, recipe.batches, recipe.distinct_batches),
         num_workers=recipe.num_workers,
         pin_memory=device.type == "cuda",
         prefetch_factor=8 if recipe.num_workers else None,

@@ -399,3 +399,11 @@ def test_answer_tokens_count_the_same_in_whichever_batch(monkeypatch: pytest.Mon
     mean = loop._backward(nothing, run, nothing, batches, RecipeConfig(accumulate=2), device)
     assert float(mean[0]) == pytest.approx(float(values.mean()))
     assert weight.grad is not None and weight.grad.item() == pytest.approx(float(values.mean()))
+
+
+def test_overfitting_takes_the_same_batch_again(folder: Path) -> None:
+    first = tiny_run.train(folder, "debug=overfit", "recipe.log_every=1", "recipe.steps=30")
+    assert first["loss"] < metrics(folder)[0]["loss"] - 0.3
+    steps = loop._Steps(2, 6, 2)
+    assert list(steps) == [0, 1, 0, 1] and len(steps) == 4
+    assert list(loop._Steps(2, 6, 0)) == [2, 3, 4, 5]
