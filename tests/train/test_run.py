@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -217,7 +218,8 @@ def test_planted_secrets_are_nowhere_after_scrubbing_and_training(folder: Path) 
     searched = 0
     for path in [*(folder / "run").rglob("*"), *(folder / "shards").rglob("*")]:
         if path.is_file():
-            data = path.read_bytes()
+            # Digests hold four given digits now and then, by chance.
+            data = re.sub(rb"\b(?:[0-9a-f]{64}|[0-9a-f]{40})\b", b"", path.read_bytes())
             assert not [needle for needle in needles if needle in data], path.name
             searched += 1
     assert searched > 8
