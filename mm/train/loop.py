@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ from mm.train.guard import Guard
 from mm.train.lora import add_lora, merge_lora
 from mm.train.objective import PatchClassifier, linear_cross_entropy
 from mm.train.optimizer import build_adamw
+from mm.train.progress import Progress
 from mm.train.recipe import PARTS, RecipeConfig
 from mm.train.run import RunFolder
 from mm.train.stages import Stages
@@ -140,9 +140,9 @@ def train(
     sums = torch.zeros(3, device=device)
     guard = Guard(modules, folder)
     stands: Mapping[str, Any] = folder.cursor()  # scenes are found by the step alone
-    began, tokens, since = time.perf_counter(), 0, start
+    progress, since = Progress(recipe.steps, start, folder.tokens(), device), start
     with _StopRequest() as stop:
-        for step, batches in enumerate(in_steps(loader, recipe.accumulate), start):
+        for step, batches in enumerate(progress.watch(in_steps(loader, recipe.accumulate)), start):
             if stages.is_start(step):
                 stages.enter(stages.at(step)[0])
             rate = stages.set_rates(optimizer, step)
@@ -154,28 +154,27 @@ def train(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             sums += losses
-            tokens += sum(batch.packed.input_ids.numel() for batch in batches)
+            progress.tokens += sum(batch.packed.input_ids.numel() for batch in batches)
             done = step + 1
             if isinstance(batches[-1], ShardBatch):
                 stands = batches[-1].cursor
             if done % recipe.log_every == 0 or done == recipe.steps or stop.asked:
                 mean_loss, mean_patch, mean_balance = (sums / (done - since)).tolist()
                 sums.zero_()
-                seconds = time.perf_counter() - began
                 metrics = {
                     "step": done,
                     "loss": mean_loss,
                     "patch_loss": mean_patch,
                     "learning_rate": rate,
                     "gradient_norm": float(norm),
-                    "tokens_per_s": tokens / seconds,
+                    **progress.measure(done),
                 }
                 if isinstance(batches[-1], ShardBatch):
                     metrics |= batches[-1].measured()
-                began, tokens, since = time.perf_counter(), 0, done
+                since = done
                 if run.balances:
                     metrics["balance_loss"] = mean_balance
-                _progress(done, recipe.steps, metrics, seconds / recipe.log_every)
+                progress.show(metrics)
                 folder.log(metrics)
             # Metrics before the checkpoint: resuming drops lines after it and loses none before.
             if done == recipe.steps or stop.asked or done % recipe.checkpoint_every == 0:
@@ -187,7 +186,7 @@ def train(
             if recipe.evaluate_every and done % recipe.evaluate_every == 0 and done < recipe.steps:
                 metrics |= _evaluated(model, evaluate, done, folder)
                 stages.enter(stages.at(done)[0])
-                began = time.perf_counter()
+                progress.forget()
     merge_lora(model)
     metrics |= _evaluated(model, evaluate, recipe.steps, folder)
     model.eval()
@@ -380,13 +379,3 @@ def _leave_signals_to_the_loop(worker: int) -> None:
     """A signal to the whole process group must not take the workers before the loop has saved."""
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
-
-
-def _progress(step: int, steps: int, metrics: Mapping[str, float], seconds_per_step: float) -> None:
-    left = (steps - step) * seconds_per_step
-    line = (
-        f"step {step}/{steps}  loss {metrics['loss']:.4f}  patches {metrics['patch_loss']:.3f}  "
-        f"{metrics['tokens_per_s'] / 1e3:.0f}k tok/s  {left / 60:.1f} min left"
-    )
-    end = "\r" if sys.stderr.isatty() and step < steps else "\n"
-    print(line, file=sys.stderr, end=end, flush=True)

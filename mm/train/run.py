@@ -125,6 +125,13 @@ class RunFolder:
         state = json.loads((steps[-1] / "state.json").read_text()) if steps else {}
         return dict(state.get("cursor", {}))
 
+    def tokens(self) -> int:
+        """Tokens that the steps so far took, as logged last; 0 of a new run."""
+        if not self.metrics_path.exists():
+            return 0
+        lines = map(json.loads, self.metrics_path.read_text(encoding="utf-8").splitlines())
+        return max((int(line.get("tokens", 0)) for line in lines), default=0)
+
     def _steps(self) -> list[Path]:
         return sorted(p for p in self.checkpoints.glob(f"{_STEP}*") if (p / "state.json").exists())
 
