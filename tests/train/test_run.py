@@ -146,6 +146,11 @@ def test_training_gives_the_signals_back(folder: Path) -> None:
     assert [signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+def test_rows_that_hold_no_question_are_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="data.stream.row_length is 20, which holds no question"):
+        tiny_run.train(folder, "data.stream.row_length=20")
+
+
 def test_a_checkpoint_of_another_model_is_refused(folder: Path) -> None:
     tiny_run.train(folder, "recipe.steps=2", "recipe.checkpoint_every=2")
     with pytest.raises(CheckpointError, match="another model"):

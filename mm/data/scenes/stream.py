@@ -21,6 +21,7 @@ from mm.data.scenes.concepts import LANGUAGES
 from mm.data.scenes.language import DECLINE, QUESTIONS, Exchange, ask_caption, converse
 from mm.data.scenes.layout import Scene, SceneConfig
 from mm.data.scenes.style import StyleConfig
+from mm.errors import ConfigError
 from mm.text.chat import IMAGE_MARKER, Turn, encode_prefix_and_turns
 from mm.text.tokenizer import Tokenizer
 
@@ -139,6 +140,12 @@ class SceneStream(Dataset[Batch]):
             prefix, items = encode_prefix_and_turns(self.tokenizer, talk, self.num_image_tokens)
             rows.append(Row())
             place(rows[-1], Encoded(index, prefix, items), self.config.row_length)
+        if not any(row.parts for row in rows):
+            raise ConfigError(
+                f"data.stream.row_length is {self.config.row_length}, which holds no question about"
+                f" a picture of {self.num_image_tokens} tokens: raise it, or have the projector"
+                " make fewer"
+            )
         pad = self.tokenizer.token_id("<|endoftext|>")
         return Batch(
             step,
