@@ -29,7 +29,7 @@ _registry = Registry(
     "encoder",
     "mm.encoders",
     "Encoder",
-    exclude={"blocks", "conformance", "native", "packed", "pixels", "square", "tiles"},
+    exclude={"backbone", "blocks", "conformance", "native", "packed", "pixels", "square", "tiles"},
 )
 
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mm.encoders import Grid, Pictures, VisionEncoder
+from mm.encoders import Grid, Pictures
+from mm.encoders.backbone import BackboneEncoder
 from mm.encoders.pixels import to_picture
 from mm.errors import UsageError
 
@@ -87,7 +88,7 @@ def make_backbone(name: str, image_size: int | None) -> nn.Module:
     return made
 
 
-class Encoder(VisionEncoder):
+class Encoder(BackboneEncoder):
     """A timm backbone."""
 
     config: Config
@@ -163,28 +164,6 @@ class Encoder(VisionEncoder):
         )
         pixel_values = torch.stack([transform(to_picture(image)) for image in images])
         return Pictures.squares(pixel_values, self.views)
-
-    def train(self, mode: bool = True) -> Encoder:
-        """Switch to training; batch norms keep their stored statistics."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
-        return self
-
-    @torch.no_grad()
-    def init_weights(self, generator: torch.Generator) -> None:
-        """Normal weights by their fan-in, tokens of 0.02; biases 0, norms and scales 1."""
-        for name, parameter in self.named_parameters():
-            drawn = torch.empty(parameter.shape, device=generator.device)
-            if name.endswith("bias"):
-                drawn.zero_()
-            elif parameter.ndim < 2:
-                drawn.fill_(1.0)
-            else:
-                deviation = parameter[0].numel() ** -0.5 if name.endswith("weight") else 0.02
-                drawn.normal_(0.0, deviation, generator=generator)
-            parameter.copy_(drawn)
 
     def _features(self, backbone: nn.Module, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the feature map `[B, D, h, w]` and the prefix tokens, if they are kept."""

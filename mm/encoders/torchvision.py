@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mm.encoders import Grid, Pictures, VisionEncoder
+from mm.encoders import Grid, Pictures
+from mm.encoders.backbone import BackboneEncoder
 from mm.encoders.pixels import to_picture
 from mm.errors import UsageError
 from mm.registry import unknown_name_message
@@ -61,7 +62,7 @@ def library() -> Any:  # Any: torchvision is not read by the type checker
     return torchvision.models
 
 
-class Encoder(VisionEncoder):
+class Encoder(BackboneEncoder):
     """A torchvision backbone."""
 
     config: Config
@@ -141,34 +142,12 @@ class Encoder(VisionEncoder):
         pixel_values = torch.stack([transform(to_picture(image)) for image in images])
         return Pictures.squares(pixel_values, self.views)
 
-    def train(self, mode: bool = True) -> Encoder:
-        """Switch to training; batch norms keep their stored statistics."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
-        return self
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:
         """Copy; by themselves, torchvision's graphs come out of a copy in training mode."""
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__dict__ = copy.deepcopy(self.__dict__, memo)
         return copied.train(self.training)
-
-    @torch.no_grad()
-    def init_weights(self, generator: torch.Generator) -> None:
-        """Normal weights by their fan-in, tokens of 0.02; biases 0, norms and scales 1."""
-        for name, parameter in self.named_parameters():
-            drawn = torch.empty(parameter.shape, device=generator.device)
-            if name.endswith("bias"):
-                drawn.zero_()
-            elif parameter.ndim < 2:
-                drawn.fill_(1.0)
-            else:
-                deviation = parameter[0].numel() ** -0.5 if name.endswith("weight") else 0.02
-                drawn.normal_(0.0, deviation, generator=generator)
-            parameter.copy_(drawn)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Map pixel values `[B, 3, S, S]` to tokens `[B, N, D]`, row by row.

@@ -2,6 +2,7 @@
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,12 +19,12 @@ PICTURE_SUFFIXES = frozenset(
 _CHUNK = 1 << 16
 
 
-class Reader:
+class Reader(ABC):
     """Base of the readers. Iterating gives samples; `records` gives them before they are read."""
 
+    @abstractmethod
     def records(self) -> Iterator[Record]:
         """Yield every record in a fixed order, with picture files named and not yet read."""
-        raise NotImplementedError
 
     def count(self) -> int | None:
         """Count the records without reading pictures; None where that would take too long."""
