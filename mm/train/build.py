@@ -24,9 +24,10 @@ from mm.text.chat import stop_token_ids
 from mm.text.tokenizer import Tokenizer
 from mm.train import loggers
 from mm.train.feeds import SceneFeed, ShardFeed, square_side
-from mm.train.loop import Evaluate, Feed, stream_seed, train
+from mm.train.loop import Evaluate, train
 from mm.train.recipe import PARTS, RecipeConfig
 from mm.train.run import RunFolder
+from mm.train.step import Feed, stream_seed
 from mm.vlm import VisionLanguageModel
 from mm.vlm import build as build_model
 

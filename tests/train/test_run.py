@@ -37,7 +37,7 @@ from mm.privacy.errors import LedgerError
 from mm.privacy.metadata import check_pixels_only
 from mm.privacy.policy import Policy
 from mm.text.tokenizer import train_tokenizer
-from mm.train import loop
+from mm.train import loop, step
 from mm.train.build import run
 from mm.train.recipe import RecipeConfig
 from mm.train.run import RunFolder
@@ -368,13 +368,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_know(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_run.train(folder, f"output={folder}/good", "recipe.steps=5", "recipe.log_every=1")
-    plain = loop._losses
+    plain = step.losses
 
-    def spoilt(model: Any, run: Any, feed: Any, batch: Any, recipe: Any) -> Any:
-        loss, patch, balance = plain(model, run, feed, batch, recipe)
+    def spoilt(run: Any, feed: Any, batch: Any, recipe: Any) -> Any:
+        loss, patch, balance = plain(run, feed, batch, recipe)
         return loss * (float("nan") if batch.step == 5 else 1.0), patch, balance
 
-    monkeypatch.setattr(loop, "_losses", spoilt)
+    monkeypatch.setattr(step, "losses", spoilt)
     monkeypatch.setattr(Batch, "sources", ("0a1b",), raising=False)
     with pytest.raises(NotFiniteError, match=r"loss is nan at step 6.*not_finite\.json"):
         tiny_run.train(folder)
@@ -382,7 +382,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_know(
     assert found["step"] == 6 and found["samples"] == ["0a1b"] and found["batches"] == [5]
     saved = weights(folder, 5)
     assert all(torch.isfinite(tensor).all() for tensor in saved.values())
-    monkeypatch.setattr(loop, "_losses", plain)
+    monkeypatch.setattr(step, "losses", plain)
     tiny_run.train(folder)  # goes on from the saved state, with what was wrong put right
     assert metrics(folder)[-1]["step"] == 12
 
@@ -396,15 +396,15 @@ def test_answer_tokens_count_the_same_in_whichever_batch(monkeypatch: pytest.Mon
         for part in values.split([1, 5])
     ]
 
-    def losses(model: Any, run: Any, feed: Any, part: Any, recipe: Any) -> Any:
+    def losses(run: Any, feed: Any, part: Any, recipe: Any) -> Any:
         return (part * weight).mean(), torch.zeros(()), torch.zeros(())
 
-    monkeypatch.setattr(loop, "_losses", losses)
-    monkeypatch.setattr(loop, "balance_weight", lambda *_: 0.0)
-    run: Any = SimpleNamespace(balances=False)
+    monkeypatch.setattr(step, "losses", losses)
+    monkeypatch.setattr(step, "balance_weight", lambda *_: 0.0)
+    run: Any = SimpleNamespace(balances=False, model=None)
     nothing: Any = None
     device = torch.device("cpu")
-    mean = loop._backward(nothing, run, nothing, batches, RecipeConfig(accumulate=2), device)
+    mean = step.backward(run, nothing, batches, RecipeConfig(accumulate=2), device)
     assert float(mean[0]) == pytest.approx(float(values.mean()))
     assert weight.grad is not None and weight.grad.item() == pytest.approx(float(values.mean()))
 
