@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from mm.errors import UsageError
-from mm.evaluate.intervals import Proportion
+from mm.evaluate.intervals import Array, Estimate, of_items, of_seeds
 from mm.registry import unknown_name_message
-from mm.report.compare.intervals import Array, Estimate, of_items, of_seeds
 from mm.report.compare.runs import ALL_ITEMS, Run, Variant, value_of
 
 SAME = "≈"  # can't be told apart from the baseline
@@ -152,11 +151,7 @@ def _interval(variant: Variant, metric: str) -> Estimate:
     counts = _counts(variant.runs, metric)
     if counts is None:
         return of_seeds(np.array(variant.values(metric)))
-    found = of_items(*counts)
-    if found.low == found.high:  # all right or none: what was drawn can't say how sure that is
-        low, high = Proportion(round(found.value * found.items), found.items).interval
-        return dataclasses.replace(found, low=low, high=high)
-    return found
+    return of_items(*counts, bounded=True)
 
 
 def _difference(variant: Variant, first: Variant, metric: str, level: float) -> Estimate:
