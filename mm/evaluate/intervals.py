@@ -1,6 +1,6 @@
 """How sure a number is: intervals over seeds and over items whose answers hang together.
 
-S seeds, I items (pictures with their questions), C columns, R bootstrap draws.
+S seeds, I items (pictures with their questions), C columns, F sums, R bootstrap draws.
 
 Questions about one picture stand or fall together, so that what is drawn again is the picture with
 all its questions. Seeds and items are two samples, and either alone understates what would change
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,28 +107,52 @@ def of_items(right: Array, asked: Array, level: float = 0.95, bounded: bool = Fa
     return _estimate(value, seed_error, item_error, seeds, items, level, n, bounded)
 
 
-def drawn_shares(right: Array, asked: Array, draws: int = DRAWS) -> Array:
-    """Shares of each column when whole rows are drawn again.
+def of_statistic(
+    sums: Array, statistic: Callable[[Array], Array], level: float = 0.95, bounded: bool = False
+) -> Estimate:
+    """Interval of anything that is computed from sums over the items, such as F1 or a ratio.
+
+    Args:
+        sums: `[I, F]`, what each item adds to each of the sums.
+        statistic: from sums `[..., F]` to values `[...]`; NaN where it is not defined.
+        bounded: the value lies in 0..1.
+    """
+    items = len(sums)
+    value = float(statistic(sums.sum(0)))
+    error = standard_errors(statistic(drawn_sums(sums))[:, None], items)[0] if items > 1 else 0.0
+    return _estimate(value, 0.0, float(error), 1, items, level, bounded=bounded)
+
+
+def drawn_sums(sums: Array, draws: int = DRAWS) -> Array:
+    """Sums over the items when items are drawn again: `[I, F]` -> `[R, F]`.
+
+    The draws are the same whatever is measured: a table does not change when a row is added to it.
+    """
+    size = len(sums)
+    rng = np.random.default_rng(0)
+    found = []
+    for start in range(0, draws, step := max(1, _AT_ONCE // size)):
+        rows = min(step, draws - start)
+        drawn = rng.integers(size, size=(rows, size)) + np.arange(rows)[:, None] * size
+        times = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size)
+        found.append(times.astype(np.float64) @ sums)
+    return np.concatenate(found)
+
+
+def drawn_shares(right: Array, asked: Array) -> Array:
+    """Shares of each column when items are drawn again, NaN where no answer was drawn.
 
     Args:
         right: `[I, C]`, sums of scores.
         asked: `[I, C]`, numbers of answers.
 
     Returns:
-        `[R, C]`, NaN where a draw has no answer of a column. The draws are the same whatever is
-        measured: a table does not change when a row is added to it.
+        `[R, C]`.
     """
-    size = len(right)
-    rng = np.random.default_rng(0)
-    shares = []
-    for start in range(0, draws, step := max(1, _AT_ONCE // size)):
-        rows = min(step, draws - start)
-        drawn = rng.integers(size, size=(rows, size)) + np.arange(rows)[:, None] * size
-        times = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size)
-        times = times.astype(np.float64)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            shares.append((times @ right) / (times @ asked))
-    return np.concatenate(shares)
+    both = drawn_sums(np.concatenate([right, asked], 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares: Array = both[:, : right.shape[1]] / both[:, right.shape[1] :]
+    return shares
 
 
 def standard_errors(shares: Array, size: int) -> Array:

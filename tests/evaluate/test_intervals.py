@@ -12,6 +12,7 @@ from mm.evaluate.intervals import (
     drawn_shares,
     of_items,
     of_seeds,
+    of_statistic,
     t_quantile,
 )
 
@@ -85,10 +86,19 @@ def test_draws_are_the_same_in_any_company_and_in_any_portions(
 ) -> None:
     rng = np.random.default_rng(1)
     right, asked = rng.random((30, 2)), np.ones((30, 2))
-    alone = drawn_shares(right[:, :1], asked[:, :1], 50)
-    assert drawn_shares(right, asked, 50)[:, :1] == pytest.approx(alone, abs=1e-12)
+    alone = drawn_shares(right[:, :1], asked[:, :1])
+    assert drawn_shares(right, asked)[:, :1] == pytest.approx(alone, abs=1e-12)
     monkeypatch.setattr("mm.evaluate.intervals._AT_ONCE", 70)
-    assert drawn_shares(right[:, :1], asked[:, :1], 50) == pytest.approx(alone, abs=1e-12)
+    assert drawn_shares(right[:, :1], asked[:, :1]) == pytest.approx(alone, abs=1e-12)
+
+
+def test_a_statistic_of_sums_is_that_of_the_share_it_computes() -> None:
+    rng = np.random.default_rng(2)
+    asked = rng.integers(1, 5, (1, 50)).astype(float)
+    right = answers(rng, asked, 0.3, TRUTH)
+    found = of_statistic(np.concatenate([right, asked]).T, lambda sums: sums[..., 0] / sums[..., 1])
+    wanted = of_items(right, asked)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
 
 
 def test_an_estimate_says_how_many_answers_and_pictures() -> None:
