@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from mm.registry import make_config, unknown_name_message
 from mm.text.chat import stop_token_ids
 from mm.text.tokenizer import Tokenizer
 from mm.train import loggers
+from mm.train.distributed import World, join
 from mm.train.feeds import SceneFeed, ShardFeed, square_side
 from mm.train.loop import Evaluate, train
 from mm.train.recipe import PARTS, RecipeConfig
-from mm.train.run import RunFolder
+from mm.train.run import Keep, RunFolder
 from mm.train.step import Feed, stream_seed
 from mm.vlm import VisionLanguageModel
 from mm.vlm import build as build_model
@@ -113,6 +114,18 @@ def run(config: Config, config_yaml: str, make_evaluate: MakeEvaluate) -> dict[s
             raise ConfigError(unknown_name_message("config key", key, KNOWN_KEYS))
     recipe: RecipeConfig = make_config(RecipeConfig, config["recipe"], "recipe")
     device = pick_device(config["device"])
+    with join(device) as world:
+        return _run(config, config_yaml, make_evaluate, recipe, device, world)
+
+
+def _run(
+    config: Config,
+    config_yaml: str,
+    make_evaluate: MakeEvaluate,
+    recipe: RecipeConfig,
+    device: torch.device,
+    world: World,
+) -> dict[str, float]:
     tokenizer = Tokenizer.from_file(config["tokenizer"])
     parts = model_config(config, tokenizer)
     model = build_model(parts)
@@ -124,22 +137,28 @@ def run(config: Config, config_yaml: str, make_evaluate: MakeEvaluate) -> dict[s
     else:
         model.init_weights(torch.Generator().manual_seed(stream_seed(recipe.seed, "init")))
     feed = build_feed(config, model, tokenizer, device, recipe)
-    trackers = loggers.build(config.get("logger", "none"), Path(config["output"]), config["name"])
-    folder = RunFolder(config["output"], trackers)
+    trackers: Sequence[loggers.Tracker] = ()
+    if world.is_main:
+        logger = config.get("logger", "none")
+        trackers = loggers.build(logger, Path(config["output"]), config["name"])
+    keep = Keep(recipe.keep_checkpoints, recipe.keep_every, recipe.keep_best, recipe.keep_best_by)
+    folder = RunFolder(config["output"], trackers, keep, world)
     facts = {
         "init": config["init"],
         "seed": recipe.seed,
         "ledgers": dict(feed.ledgers),
         "device_used": str(device),
+        "processes": world.size,
     }
     folder.describe(config_yaml, facts)
-    evaluate = make_evaluate(config, tokenizer, device)
+    evaluate = make_evaluate(config, tokenizer, device) if world.is_main else None
     try:
-        metrics = train(model, feed, recipe, folder, device, evaluate)
+        trained, metrics = train(model, feed, recipe, folder, device, evaluate)
     finally:
         for tracker in trackers:
             tracker.close()
-    save_model(model, tokenizer, folder.path / "model", config, facts)
+    if trained is not None:
+        save_model(trained, tokenizer, folder.path / "model", config, facts)
     return metrics
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mm.errors import NotFiniteError
-from mm.train.run import RunFolder, write_text
+from mm.train.run import RunFolder
 
 FILE = "not_finite.json"
 
@@ -34,7 +34,6 @@ class Guard:
         batches: Sequence[Any],  # Any: what the feed makes; `sources` where it knows them
         step: int,
         optimizer: Optimizer,
-        keep: int,
         cursor: Mapping[str, Any],
     ) -> NoReturn:
         """Save the state before the step, and the hashes of the samples that it was on.
@@ -44,17 +43,19 @@ class Guard:
         """
         for buffer, kept in zip(self.modules.buffers(), self._before, strict=True):
             buffer.copy_(kept)
-        saved = self.folder.save(step, self.modules, optimizer, keep, cursor)
-        samples = sorted({name for batch in batches for name in getattr(batch, "sources", ())})
+        saved = self.folder.save(step, self.modules, optimizer, cursor)
+        mine = [(batch.step, tuple(getattr(batch, "sources", ()))) for batch in batches]
+        taken = [entry for share in self.folder.world.gather(mine) for entry in share]
+        samples = sorted({name for _, sources in taken for name in sources})
         loss, _, _ = losses.tolist()
         record = {
             "step": step + 1,
             "loss": repr(loss),
             "gradient_norm": repr(float(norm)),
-            "batches": [batch.step for batch in batches],
+            "batches": [number for number, _ in taken],
             "samples": samples,
         }
-        write_text(self.folder.path / FILE, json.dumps(record, indent=2) + "\n")
+        self.folder.write(FILE, json.dumps(record, indent=2) + "\n")
         what = (
             f"the loss is {loss}"
             if not torch.isfinite(losses).all()

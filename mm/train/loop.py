@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Sampler
 
 from mm.data.shard_stream import ShardBatch, ShardStream
@@ -20,6 +21,7 @@ from mm.train.optimizer import build_adamw
 from mm.train.progress import Progress
 from mm.train.recipe import PARTS, RecipeConfig
 from mm.train.run import RunFolder
+from mm.train.sharding import Statistics, Whole, shard
 from mm.train.stages import Stages
 from mm.train.step import Feed, Forward, TrainBatch, backward, balance_weight, stream_seed
 from mm.train.stopping import StopRequest, leave_signals_to_the_loop
@@ -29,15 +31,29 @@ Evaluate = Callable[[VisionLanguageModel], dict[str, float]]
 
 
 class _Steps(Sampler[int]):
-    def __init__(self, start: int, stop: int, distinct: int) -> None:
+    """The numbers of the batches that a process takes, step after step.
+
+    Args:
+        start, stop: steps.
+        distinct: above 0: only so many batches, again and again.
+        accumulate: batches of a step.
+        own: those of them that this process takes.
+    """
+
+    def __init__(
+        self, start: int, stop: int, distinct: int, accumulate: int = 1, own: range = range(1)
+    ) -> None:
         self.steps = range(start, stop)
-        self.distinct = distinct
+        self.distinct, self.accumulate, self.own = distinct, accumulate, own
 
     def __iter__(self) -> Iterator[int]:
-        return (step % self.distinct if self.distinct else step for step in self.steps)
+        for step in self.steps:
+            for place in self.own:
+                number = step * self.accumulate + place
+                yield number % self.distinct if self.distinct else number
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self.steps) * len(self.own)
 
 
 def train(
@@ -47,53 +63,51 @@ def train(
     folder: RunFolder,
     device: torch.device,
     evaluate: Evaluate | None = None,
-) -> dict[str, float]:
+) -> tuple[VisionLanguageModel | None, dict[str, float]]:
     """Train `model`, going on from the folder's newest checkpoint if there is one.
+
+    Under `torchrun` every process of `folder.world` calls this with the same arguments.
 
     Args:
         model: with whatever weights it has, if they are to be kept; drawn from the seed otherwise
             by the caller (`model.init_weights`).
-        evaluate: held-out measures, logged every `recipe.evaluate_every` steps and at the end.
+        evaluate: held-out measures, logged every `recipe.evaluate_every` steps and at the end; the
+            first process takes them.
 
     Returns:
-        The last logged metrics.
+        The trained model, whole, in the first process; and the last logged metrics.
 
     Raises:
         MMError: loss or gradient is not finite, or the run was asked to stop (after saving).
     """
-    modules = nn.ModuleDict({"model": model})
-    for part in PARTS:
-        getattr(model, part).requires_grad_(True)
-    draw = torch.Generator().manual_seed(stream_seed(recipe.seed, "lora"))
-    add_lora(model, recipe.lora, draw)
-    stages = Stages(modules, recipe)
-    for part in set(PARTS) - stages.ever_trained():
-        getattr(model, part).requires_grad_(False)
-    # The patch loss teaches the encoder alone.
-    teaches_patches = feed.patch_classes and recipe.patch_loss_weight
-    if teaches_patches and "encoder" in stages.ever_trained():
-        patches = PatchClassifier(model.encoder.hidden_size, feed.patch_classes)
-        patches.init_weights(torch.Generator().manual_seed(stream_seed(recipe.seed, "patches")))
-        modules["patches"] = patches
-    modules.to(device)
-    optimizer = build_adamw(
-        modules, recipe.learning_rate, recipe.weight_decay, (recipe.beta1, recipe.beta2)
-    )
-    start = folder.resume(modules, optimizer)
-    if start:
-        print(f"going on after step {start}", file=sys.stderr)
-        if isinstance(feed.dataset, ShardStream) and (cursor := folder.cursor()):
-            feed.dataset.seek(cursor)
-    print(stages.table(), file=sys.stderr)
-    stages.enter(stages.at(start)[0])
+    world = folder.world
+    own = world.part(recipe.accumulate)
+    modules = _trainable(model, feed, recipe)
+    whole = Whole(model, world)
     run = Forward(modules, balance_weight(model, recipe) > 0)
     recompute_blocks(getattr(model, part) for part in recipe.recompute)
     if recipe.compile:
         compile_blocks(model)
+    if world.size > 1:
+        shard(run, world, device)
+    modules.to(device)
+    stages = Stages(modules, recipe)
+    optimizer = build_adamw(
+        modules, recipe.learning_rate, recipe.weight_decay, (recipe.beta1, recipe.beta2)
+    )
+    start = folder.resume(modules, optimizer)
+    stands: Mapping[str, Any] = folder.cursor()  # scenes are found by the step alone
+    if stands and isinstance(feed.dataset, ShardStream):
+        feed.dataset.seek(dict(stands))
+    if world.is_main:
+        if start:
+            print(f"going on after step {start}", file=sys.stderr)
+        print(stages.table(), file=sys.stderr)
+    stages.enter(stages.at(start)[0])
     loader: DataLoader[Any] = DataLoader(
         feed.dataset,
         batch_size=None,
-        sampler=_Steps(start * recipe.accumulate, recipe.batches, recipe.distinct_batches),
+        sampler=_Steps(start, recipe.steps, recipe.distinct_batches, recipe.accumulate, own),
         num_workers=recipe.num_workers,
         pin_memory=device.type == "cuda",
         prefetch_factor=8 if recipe.num_workers else None,
@@ -101,27 +115,28 @@ def train(
     )
     metrics: dict[str, float] = {}
     sums = torch.zeros(3, device=device)
-    guard = Guard(modules, folder)
-    stands: Mapping[str, Any] = folder.cursor()  # scenes are found by the step alone
+    guard, statistics = Guard(modules, folder), Statistics(modules, len(own), world)
     progress, since = Progress(recipe.steps, start, folder.tokens(), device), start
     with StopRequest() as stop:
-        for step, batches in enumerate(progress.watch(in_steps(loader, recipe.accumulate)), start):
+        for step, batches in enumerate(progress.watch(in_steps(loader, len(own))), start):
             if stages.is_start(step):
                 stages.enter(stages.at(step)[0])
             rate = stages.set_rates(optimizer, step)
             guard.before()
-            losses = backward(run, feed, batches, recipe, device)
-            norm = nn.utils.clip_grad_norm_(modules.parameters(), recipe.gradient_clip)
+            statistics.before()
+            losses = backward(run, feed, batches, recipe, device, world)
+            norm = clip_gradients(modules, recipe.gradient_clip)
             if not torch.isfinite(losses.sum() + norm):
-                guard.stop(losses, norm, batches, step, optimizer, recipe.keep_checkpoints, stands)
+                guard.stop(losses, norm, batches, step, optimizer, world.share(stands, -1))
+            statistics.join()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             sums += losses
-            progress.tokens += sum(batch.packed.input_ids.numel() for batch in batches)
-            done = step + 1
+            progress.tokens += world.size * sum(b.packed.input_ids.numel() for b in batches)
+            done, asked = step + 1, world.any(stop.asked)
             if isinstance(batches[-1], ShardBatch):
                 stands = batches[-1].cursor
-            if done % recipe.log_every == 0 or done == recipe.steps or stop.asked:
+            if done % recipe.log_every == 0 or done == recipe.steps or asked:
                 mean_loss, mean_patch, mean_balance = (sums / (done - since)).tolist()
                 sums.zero_()
                 metrics = {
@@ -132,42 +147,75 @@ def train(
                     "gradient_norm": float(norm),
                     **progress.measure(done),
                 }
-                if isinstance(batches[-1], ShardBatch):
-                    metrics |= batches[-1].measured()
+                if isinstance(batches[-1], ShardBatch):  # the last process's is the step's last
+                    metrics |= world.share(batches[-1].measured(), -1)
                 since = done
                 if run.balances:
                     metrics["balance_loss"] = mean_balance
-                progress.show(metrics)
+                if world.is_main:
+                    progress.show(metrics)
                 folder.log(metrics)
             # Metrics before the checkpoint: resuming drops lines after it and loses none before.
-            if done == recipe.steps or stop.asked or done % recipe.checkpoint_every == 0:
-                folder.save(done, modules, optimizer, recipe.keep_checkpoints, stands)
-            if stop.asked and done < recipe.steps:
+            if done == recipe.steps or asked or done % recipe.checkpoint_every == 0:
+                folder.save(done, modules, optimizer, world.share(stands, -1))
+            if asked and done < recipe.steps:
                 raise StoppedError(
                     f"stopped after step {done} as asked; the same command goes on from there"
                 )
             if recipe.evaluate_every and done % recipe.evaluate_every == 0 and done < recipe.steps:
-                metrics |= _evaluated(model, evaluate, done, folder)
+                metrics |= _evaluated(whole.of(model), evaluate, done, folder)
                 stages.enter(stages.at(done)[0])
                 progress.forget()
-    merge_lora(model)
-    metrics |= _evaluated(model, evaluate, recipe.steps, folder)
-    model.eval()
-    return metrics
+    trained: Any = whole.of(model)  # Any: Whole knows no more than a module
+    if trained is not None:
+        merge_lora(trained)
+    metrics |= _evaluated(trained, evaluate, recipe.steps, folder)
+    return (None if trained is None else trained.eval()), metrics
+
+
+def _trainable(model: VisionLanguageModel, feed: Feed, recipe: RecipeConfig) -> nn.ModuleDict:
+    """The model with its adapters, and auxiliary heads beside it; what never learns is frozen."""
+    modules = nn.ModuleDict({"model": model})
+    for part in PARTS:
+        getattr(model, part).requires_grad_(True)
+    draw = torch.Generator().manual_seed(stream_seed(recipe.seed, "lora"))
+    add_lora(model, recipe.lora, draw)
+    learning = {part for stage in recipe.all_stages() for part in stage.train}
+    for part in set(PARTS) - learning:
+        getattr(model, part).requires_grad_(False)
+    # The patch loss teaches the encoder alone.
+    if feed.patch_classes and recipe.patch_loss_weight and "encoder" in learning:
+        patches = PatchClassifier(model.encoder.hidden_size, feed.patch_classes)
+        patches.init_weights(torch.Generator().manual_seed(stream_seed(recipe.seed, "patches")))
+        modules["patches"] = patches
+    return modules
+
+
+def clip_gradients(modules: nn.Module, limit: float) -> Tensor:
+    """Scale gradients so that their norm, over all processes, is at most `limit`; return it."""
+    parameters = [p for p in modules.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
+    nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return norm
 
 
 def _evaluated(
-    model: VisionLanguageModel, evaluate: Evaluate | None, step: int, folder: RunFolder
+    model: Any, evaluate: Evaluate | None, step: int, folder: RunFolder
 ) -> dict[str, float]:
-    """Run the held-out measure, if there is one, and log it as a line of its own."""
-    if evaluate is None:
-        return {}
-    model.eval()
-    # Generation changes shapes at every token: compiling for each would take minutes.
-    with torch.compiler.set_stance("force_eager"):
-        measured = evaluate(model)
-    folder.log({"step": step, **measured})
-    return measured
+    """Run the held-out measure, if there is one, and log it as a line of its own.
+
+    The other processes wait for the first, which has the model whole.
+    """
+    measured: dict[str, float] = {}
+    if model is not None and evaluate is not None:
+        model.eval()
+        # Generation changes shapes at every token: compiling for each would take minutes.
+        with torch.compiler.set_stance("force_eager"):
+            measured = evaluate(model)
+        folder.log({"step": step, **measured})
+    return folder.world.share(measured)
 
 
 def in_steps(batches: Iterable[TrainBatch], accumulate: int) -> Iterator[list[TrainBatch]]:

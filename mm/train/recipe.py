@@ -122,7 +122,10 @@ class RecipeConfig:
     log_every: int = 20
     evaluate_every: int = 0  # 0: only at the end
     checkpoint_every: int = 500
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = 2  # the newest
+    keep_every: int = 0  # and those of steps that this divides, for ever
+    keep_best: str = ""  # and the one with the best value so far of this logged metric
+    keep_best_by: Literal["max", "min"] = "max"
     distinct_batches: int = 0  # above 0: only the first so many, again and again
     seed: int = 0
 
@@ -148,8 +151,9 @@ class RecipeConfig:
         for name in whole:
             if getattr(self, name) < 1:
                 raise ConfigError(f"recipe.{name} is {getattr(self, name)}; it starts at 1")
-        if self.distinct_batches < 0:
-            raise ConfigError(f"recipe.distinct_batches is {self.distinct_batches}; it starts at 0")
+        for name in ("distinct_batches", "keep_every"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"recipe.{name} is {getattr(self, name)}; it starts at 0")
         if not 0 <= self.decay_share <= 1 or not 0 <= self.final_share <= 1:
             raise ConfigError("recipe.decay_share and recipe.final_share lie between 0 and 1")
         if not self.learning_rate > 0:

@@ -3,8 +3,8 @@
     runs/NAME/config.yaml      the resolved configuration
              run.json          git state, versions, device, seeds, ledger hashes
              metrics.jsonl     a line per logged step
-             checkpoints/step-00001000/   weights/, optimizer/ and the step: enough to go on bit
-                                          for bit
+             checkpoints/step-00001000/   weights/, optimizer/ and the step: enough to go on, on
+                                          as many processes bit for bit (see mm.train.pieces)
              model/            the finished model, as `mm.load` reads it
 
 Everything is written beside its place and then renamed, so a kill at any instant leaves either the
@@ -14,45 +14,95 @@ old state or the new one.
 from __future__ import annotations
 
 import json
-import os
+import math
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from mm.checkpoints.store import load_tensors, save_tensors, sync_directory, write_atomically
+from mm.checkpoints.store import sync_directory, write_atomically
 from mm.errors import CheckpointError
+from mm.train import pieces
+from mm.train.distributed import World
 from mm.train.loggers import Tracker
 
 _STEP = "step-"
 
 
-class RunFolder:
-    """Reads and writes one run's folder."""
+@dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay.
 
-    def __init__(self, path: str | Path, trackers: Sequence[Tracker] = ()) -> None:
+    Attributes:
+        newest: how many of the last ones.
+        every: those of steps that this divides, for ever; 0: none.
+        best: the name of a logged metric, whose best checkpoint so far stays; empty: none.
+        by: whether "max" or "min" of it is best.
+    """
+
+    newest: int = 2
+    every: int = 0
+    best: str = ""
+    by: str = "max"
+
+
+class RunFolder:
+    """Reads and writes one run's folder.
+
+    Args:
+        trackers: are given what is logged.
+        keep: which checkpoints stay.
+        world: the processes of the run; all of them call `save` and `resume`, and the first alone
+            writes anything else.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        trackers: Sequence[Tracker] = (),
+        keep: Keep = Keep(),
+        world: World | None = None,
+    ) -> None:
         self.path = Path(path)
         self.trackers = trackers
+        self.keep = keep
+        self.world = world or World()
         self.metrics_path = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
 
     def describe(self, config_yaml: str, facts: Mapping[str, Any]) -> None:
         """Write the resolved config and where the run came from."""
-        write_text(self.path / "config.yaml", config_yaml)
-        write_text(self.path / "run.json", json.dumps({**_environment(), **facts}, indent=2) + "\n")
+        self.write("config.yaml", config_yaml)
+        self.write("run.json", json.dumps({**_environment(), **facts}, indent=2) + "\n")
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the folder whole or not at all, for all processes."""
+        if self.world.is_main:
+            write_text(self.path / name, text)
 
     def log(self, metrics: Mapping[str, Any]) -> None:
-        """Append a line of metrics, and hand its numbers to the trackers."""
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics) + "\n")
+        """Append a line of metrics, and hand its numbers to the trackers.
+
+        Raises:
+            CheckpointError: there is no room for it.
+        """
+        if not self.world.is_main:
+            return
+        try:
+            with self.metrics_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(metrics) + "\n")
+        except OSError as error:
+            raise CheckpointError(_unwritten(self.metrics_path, error.strerror)) from None
         values = {k: v for k, v in metrics.items() if k != "step" and isinstance(v, int | float)}
         for tracker in self.trackers:
             tracker.log(int(metrics["step"]), values)
@@ -62,28 +112,43 @@ class RunFolder:
         step: int,
         modules: nn.Module,
         optimizer: Optimizer,
-        keep: int,
         cursor: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Write the checkpoint after `step` steps, whole or not at all; keep the newest `keep`.
+        """Write the checkpoint after `step` steps, whole or not at all; drop what isn't kept.
 
         Args:
             cursor: where the data stands, as plain data, if that is more than the step.
+
+        Raises:
+            CheckpointError: it can't be written, as on a full disk; those before it stay.
         """
         target = self.checkpoints / f"{_STEP}{step:08d}"
-        scratch = self.checkpoints / f".{target.name}.{os.getpid()}"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        weights = {name: t.detach().cpu() for name, t in _named_tensors(modules).items()}
-        save_tensors(weights, scratch / "weights")
-        save_tensors(_optimizer_tensors(modules, optimizer), scratch / "optimizer")
+        scratch = self.checkpoints / f".{target.name}.saving"
         state = {"version": 1, "step": step, "cursor": cursor or {}}
-        write_text(scratch / "state.json", json.dumps(state) + "\n")
-        shutil.rmtree(target, ignore_errors=True)
-        scratch.rename(target)
-        sync_directory(self.checkpoints)
-        for old in self._steps()[:-keep]:
-            shutil.rmtree(old)
+
+        def prepare() -> None:
+            shutil.rmtree(scratch, ignore_errors=True)
+            for part in (scratch / "weights", scratch / "optimizer"):
+                part.mkdir(parents=True)
+
+        def write() -> None:
+            pieces.save(_named_tensors(modules), scratch / "weights", self.world)
+            pieces.save(_optimizer_tensors(modules, optimizer), scratch / "optimizer", self.world)
+
+        def finish() -> None:
+            write_text(scratch / "state.json", json.dumps(state) + "\n")
+            self._remove(target)
+            scratch.rename(target)
+            sync_directory(self.checkpoints)
+
+        for action, everyone in ((prepare, False), (write, True), (finish, False)):
+            problem = _problem(action) if everyone or self.world.is_main else ""
+            if problem := next(filter(None, self.world.gather(problem)), ""):
+                if self.world.is_main:
+                    shutil.rmtree(scratch, ignore_errors=True)
+                raise CheckpointError(_unwritten(target, problem) + self._newest_stays())
+        if self.world.is_main:
+            self._prune()
         return target
 
     def resume(self, modules: nn.Module, optimizer: Optimizer) -> int:
@@ -91,11 +156,13 @@ class RunFolder:
 
         Metrics logged after that checkpoint are dropped, as those steps will be taken again.
         """
-        for leftover in self.checkpoints.glob(f".{_STEP}*"):
-            shutil.rmtree(leftover)
-        steps = self._steps()
+        if self.world.is_main:
+            for leftover in self.checkpoints.glob(f".{_STEP}*"):
+                shutil.rmtree(leftover)
+        steps = self.world.share(self._steps())
         if not steps:
-            self.metrics_path.unlink(missing_ok=True)
+            if self.world.is_main:
+                self.metrics_path.unlink(missing_ok=True)
             return 0
         newest = steps[-1]
         state = json.loads((newest / "state.json").read_text())
@@ -105,19 +172,20 @@ class RunFolder:
                 " start a new run folder"
             )
         with torch.no_grad():
-            stored = load_tensors(newest / "weights")
+            stored = pieces.Stored(newest / "weights")
             tensors = _named_tensors(modules)
-            if stored.keys() != tensors.keys():
-                odd = sorted(stored.keys() ^ tensors.keys())[:5]
+            if stored.names != tensors.keys():
+                odd = sorted(stored.names ^ tensors.keys())[:5]
                 raise CheckpointError(
                     f"{newest} is of another model (for example {', '.join(odd)})"
                 )
             for name, tensor in tensors.items():
-                tensor.copy_(stored[name])
-        _load_optimizer(modules, optimizer, load_tensors(newest / "optimizer"))
+                stored.fill(name, tensor, self.world)
+            _load_optimizer(modules, optimizer, pieces.Stored(newest / "optimizer"), self.world)
         step = int(state["step"])
-        self._drop_metrics_after(step)
-        return step
+        if self.world.is_main:
+            self._drop_metrics_after(step)
+        return self.world.share(step)
 
     def cursor(self) -> dict[str, Any]:
         """Where the data stood at the newest checkpoint; empty if the step says it all."""
@@ -134,6 +202,37 @@ class RunFolder:
 
     def _steps(self) -> list[Path]:
         return sorted(p for p in self.checkpoints.glob(f"{_STEP}*") if (p / "state.json").exists())
+
+    def _prune(self) -> None:
+        steps = self._steps()
+        kept = set(steps[-self.keep.newest :])
+        if self.keep.every:
+            kept |= {path for path in steps if _number(path) % self.keep.every == 0}
+        if self.keep.best:
+            scores = self._scores(self.keep.best)
+            scored = [path for path in steps if _number(path) in scores]
+            best = max if self.keep.by == "max" else min
+            kept |= {best(scored, key=lambda path: scores[_number(path)])} if scored else set()
+        for path in steps:
+            if path not in kept:
+                self._remove(path)
+
+    def _remove(self, checkpoint: Path) -> None:
+        """Delete a checkpoint, out of sight first: a kill leaves no part of one."""
+        if checkpoint.exists():
+            hidden = self.checkpoints / f".{checkpoint.name}.removed"
+            checkpoint.rename(hidden)
+            shutil.rmtree(hidden)
+
+    def _scores(self, name: str) -> dict[int, float]:
+        """The finite values of a metric, by step."""
+        lines = map(json.loads, self.metrics_path.read_text(encoding="utf-8").splitlines())
+        found = {int(line["step"]): float(line[name]) for line in lines if name in line}
+        return {step: value for step, value in found.items() if math.isfinite(value)}
+
+    def _newest_stays(self) -> str:
+        steps = self._steps()
+        return f"; {steps[-1].name} is whole, and the same command goes on from it" if steps else ""
 
     def _drop_metrics_after(self, step: int) -> None:
         if not self.metrics_path.exists():
@@ -155,23 +254,49 @@ def _named_tensors(modules: nn.Module) -> dict[str, Tensor]:
     return {**dict(modules.named_parameters()), **buffers}
 
 
+def _number(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix(_STEP))
+
+
+def _problem(action: Callable[[], None]) -> str:
+    """Do it; say what was in the way, if anything was."""
+    try:
+        action()
+    except OSError as error:
+        return error.strerror or str(error)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def _unwritten(path: Path, reason: str | None) -> str:
+    return f"cannot write {path}: {reason}: free some space, or name another output"
+
+
 def _optimizer_tensors(modules: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    found = {}
-    for name, parameter in modules.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            found[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    return found
+    return {
+        f"{name}|{key}": torch.as_tensor(value).detach()
+        for name, parameter in modules.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
-def _load_optimizer(modules: nn.Module, optimizer: Optimizer, stored: Mapping[str, Tensor]) -> None:
+def _load_optimizer(
+    modules: nn.Module, optimizer: Optimizer, stored: pieces.Stored, world: World
+) -> None:
     parameters = dict(modules.named_parameters())
-    for full, tensor in stored.items():
+    for full in stored.names:
         name, key = full.rsplit("|", 1)
         parameter = parameters[name]
-        # AdamW's step counter stays on the host unless the optimiser is fused.
-        fused = optimizer.param_groups[0].get("fused")
-        device = parameter.device if key != "step" or fused else torch.device("cpu")
-        optimizer.state[parameter][key] = tensor.to(device)
+        if isinstance(parameter, DTensor) and stored.shape(full) == tuple(parameter.shape):
+            value: Tensor = torch.zeros_like(parameter)
+            stored.fill(full, value, world)
+        else:
+            # AdamW's step counter stays on the host unless the optimiser is fused.
+            fused = optimizer.param_groups[0].get("fused")
+            device = parameter.device if key != "step" or fused else torch.device("cpu")
+            value = stored.whole(full).to(device)
+        optimizer.state[parameter][key] = value
 
 
 def _environment() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from mm.data.packing import PackedBatch, attention_mask
 from mm.decoder.experts import load_balancing_loss
 from mm.encoders import Pictures
+from mm.train.distributed import World
 from mm.train.objective import linear_cross_entropy
 from mm.train.recipe import RecipeConfig
 from mm.vlm import ImageFeatures, VisionLanguageModel
@@ -117,28 +118,32 @@ def backward(
     batches: Sequence[TrainBatch],
     recipe: RecipeConfig,
     device: torch.device,
+    world: World,
 ) -> Tensor:
-    """Add up the gradients of a step's batches.
+    """Add up the gradients of a step's batches, of which each process has as many.
 
     Returns:
         Mean loss over the answer tokens of all batches, and the batches' mean patch loss and mean
-        load-balancing loss (0 where there is none): `[3]`.
+        load-balancing loss (0 where there is none): `[3]`, the same in every process.
     """
-    labelled = max(1, sum(len(batch.packed.label_ids) for batch in batches))
+    labelled: Any = max(1, sum(len(batch.packed.label_ids) for batch in batches))
+    if world.size > 1:  # on the device, so that nothing waits for it
+        labelled = world.total(torch.tensor(float(labelled), device=device))
+    number = len(batches) * world.size
     together = torch.zeros(3, device=device)
     weight = balance_weight(run.model, recipe)
     for batch in batches:
-        share = len(batch.packed.label_ids) / labelled if len(batches) > 1 else 1.0
+        share = len(batch.packed.label_ids) / labelled if number > 1 else 1.0
         batch = batch.to(device, non_blocking=True)
         loss, patch_loss, balance = losses(run, feed, batch, recipe)
-        loss, patch_loss = loss * share, patch_loss / len(batches)
+        loss, patch_loss = loss * share, patch_loss / number
         total = loss + recipe.patch_loss_weight * patch_loss
         if run.balances:
-            balance = balance / len(batches)
+            balance = balance / number
             total = total + weight * balance
         total.backward()
         together += torch.stack([loss.detach(), patch_loss.detach(), balance.detach()])
-    return together
+    return world.total(together)
 
 
 def losses(

@@ -39,8 +39,9 @@ from mm.privacy.policy import Policy
 from mm.text.tokenizer import train_tokenizer
 from mm.train import loop, step
 from mm.train.build import run
+from mm.train.distributed import World
 from mm.train.recipe import RecipeConfig
-from mm.train.run import RunFolder
+from mm.train.run import Keep, RunFolder
 from tests.data.scenes.test_layout import sampler
 from tests.tiny_artwork import write_artwork
 from tests.train import tiny_run
@@ -237,17 +238,17 @@ def test_planted_secrets_are_nowhere_after_scrubbing_and_training(folder: Path) 
 def test_run_folder_keeps_the_old_checkpoint_until_the_new_one_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = RunFolder(tmp_path)
+    folder = RunFolder(tmp_path, keep=Keep(newest=1))
     module = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(module.parameters())
-    folder.save(1, module, optimizer, keep=1)
+    folder.save(1, module, optimizer)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mm.train.run.save_tensors", full)
-    with pytest.raises(OSError, match="No space"):
-        folder.save(2, module, optimizer, keep=1)
+    monkeypatch.setattr("mm.train.pieces.save_tensors", full)
+    with pytest.raises(CheckpointError, match="No space left.*step-00000001 is whole"):
+        folder.save(2, module, optimizer)
     assert folder.resume(module, optimizer) == 1
 
 
@@ -257,7 +258,7 @@ def test_statistics_of_a_part_are_in_the_checkpoint(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(module.parameters())
     module(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
     wanted = module.state_dict()
-    folder.save(1, module, optimizer, keep=1)
+    folder.save(1, module, optimizer)
     fresh = torch.nn.BatchNorm1d(2)
     folder.resume(fresh, torch.optim.AdamW(fresh.parameters()))
     assert wanted["running_mean"].tolist() == pytest.approx([0.2, 0.5])
@@ -404,7 +405,7 @@ def test_answer_tokens_count_the_same_in_whichever_batch(monkeypatch: pytest.Mon
     run: Any = SimpleNamespace(balances=False, model=None)
     nothing: Any = None
     device = torch.device("cpu")
-    mean = step.backward(run, nothing, batches, RecipeConfig(accumulate=2), device)
+    mean = step.backward(run, nothing, batches, RecipeConfig(accumulate=2), device, World())
     assert float(mean[0]) == pytest.approx(float(values.mean()))
     assert weight.grad is not None and weight.grad.item() == pytest.approx(float(values.mean()))
 
