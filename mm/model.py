@@ -19,15 +19,17 @@ from PIL.Image import Exif, Image
 from torch import Tensor
 
 from mm.errors import PictureError, UsageError
-from mm.folder import free_memory, read_folder
+from mm.folder import ASSETS, SHIPPED, free_memory, read_folder
 from mm.folder import memory_needed as memory_needed
 from mm.folder import pick_device as pick_device
 from mm.generate import Generated, GenerationConfig, check_length, generate, stream_text
 from mm.privacy.door import open_image
+from mm.refusal import Policy, Refusal
 from mm.sampling import Decode
 from mm.text.answer import ParsedAnswer, parse_answer, parse_ids
 from mm.text.chat import IMAGE_MARKER, MessageLike, Tool, ToolCall, encode_chat, stop_token_ids
 from mm.text.frame import PictureFrame
+from mm.text.messages import as_messages
 from mm.text.template import Revision, check_mode
 from mm.text.tokenizer import Tokenizer
 from mm.vlm import Pictures, VisionLanguageModel
@@ -65,12 +67,18 @@ class Request:
         pictures: preprocessed, or None without any.
         tools: what the model may call.
         revision: whose chat template frames the prompt; None writes plain text.
+        question: what the user said last.
+        num_pictures: of the whole chat.
+        refusal: why this will not be answered, if so.
     """
 
     input_ids: list[int]
     pictures: Pictures | None
     tools: tuple[Tool, ...] = ()
     revision: Revision | None = None
+    question: str = ""
+    num_pictures: int = 0
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,7 @@ class Answer:
         complete: the model ended the answer itself, rather than being cut off.
         reasoning: what a thinking model wrote before it answered.
         tool_calls: the tools that it asks for.
+        refused: the policy's word for why `text` is a refusal and no answer; "" of an answer.
     """
 
     text: str
@@ -95,6 +104,7 @@ class Answer:
     complete: bool
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    refused: str = ""
 
 
 class Model:
@@ -106,21 +116,31 @@ class Model:
         config: the checkpoint's `config.json` (plain data). Read here are `chat` (`revision` and
             `thinking`, see `mm.text.template`; `image_start`, `image_token` and `image_end`, see
             `mm.text.frame`), `generation`, `task_prompts` and `decline`.
+        folder: where it was read from, if it was.
+
+    `policy` decides what is not answered (see `mm.refusal`); by default everything is, in scripts
+    only what their `--policy` allows.
     """
 
     def __init__(
-        self, vlm: VisionLanguageModel, tokenizer: Tokenizer, config: dict[str, Any]
+        self,
+        vlm: VisionLanguageModel,
+        tokenizer: Tokenizer,
+        config: dict[str, Any],
+        folder: str | os.PathLike[str] | None = None,
     ) -> None:
         self.vlm = vlm.eval()
         self.tokenizer = tokenizer
         self.config = config
+        self.folder = folder
+        self.policy: Policy = Policy()
 
     @classmethod
     def load(
         cls, path: str | os.PathLike[str] | None, device: str = "auto", dtype: str | None = None
     ) -> "Model":
         """Read a model's folder; arguments and errors as `mm.load`."""
-        return cls(*read_folder(path, device, dtype))
+        return cls(*read_folder(path, device, dtype), ASSETS / SHIPPED if path is None else path)
 
     @property
     def device(self) -> torch.device:
@@ -237,7 +257,10 @@ class Model:
         check_length(self.vlm, ids)
         with _pictures_taken():
             pictures = self.vlm.encoder.preprocess(opened) if opened else None
-        return Request(ids, pictures, tuple(tools), revision)
+        asked = [m.content for m in as_messages(messages) if m.role == "user"]
+        question = asked[-1].replace(IMAGE_MARKER, "") if asked else ""
+        refusal = self.policy.before(question, len(opened))
+        return Request(ids, pictures, tuple(tools), revision, question, len(opened), refusal)
 
     def _open(self, image: PictureLike) -> Image:
         return open_image(_file_of(image) if isinstance(image, Image) else image)
@@ -425,6 +448,11 @@ class Model:
             seeds: one a request; by default the option `seed` for each, which gives it the answer
                 that it would have alone.
         """
+        live = [n for n, request in enumerate(requests) if request.refusal is None]
+        if len(live) < len(requests):
+            own = None if seeds is None else [seeds[n] for n in live]
+            answers = iter(self.run([requests[n] for n in live], own, **options) if live else ())
+            return [next(answers) if r.refusal is None else _refused(r.refusal) for r in requests]
         pictures = [r.pictures for r in requests if r.pictures is not None]
         try:
             rows = generate(
@@ -444,7 +472,10 @@ class Model:
         return [self._answer(*pair) for pair in zip(requests, rows, strict=True)]
 
     def stream(self, request: Request, **options: Unpack[Options]) -> Iterator[str]:
-        """Answer one prepared request, in parts as they come."""
+        """Answer one prepared request, in parts as they come: one, if the policy reads answers."""
+        if request.refusal is not None or self.policy.reads_answers:
+            yield self.run([request], **options)[0].text
+            return
         config = self._generation(options)
         ids, pictures, words = request.input_ids, request.pictures, self.tokenizer
         started = False
@@ -509,6 +540,9 @@ class Model:
     def _answer(self, request: Request, row: Generated) -> Answer:
         said = self._parsed(request, row)
         text = said.content.strip()
+        refusal = self.policy.after(request.question, text, request.num_pictures)
+        if refusal is not None:
+            return _refused(refusal)
         probs = row.token_probs + ([] if row.stop_prob is None else [row.stop_prob])
         return Answer(
             text=text,
@@ -528,6 +562,10 @@ class Model:
         if text != self.tokenizer.decode(row.ids):  # cut at a stop string
             return parse_answer(text, revision, request.tools)
         return parse_ids(self.tokenizer, row.ids, revision, request.tools)
+
+
+def _refused(refusal: Refusal) -> Answer:
+    return Answer(refusal.text, 0.0, False, 0, True, refused=refusal.kind)
 
 
 @contextmanager

@@ -4,9 +4,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from mm.cli.answers import Record, answer_facts, answer_pictures, answer_question
+from mm.cli.answers import Record, answer_pictures, answer_question
 from mm.cli.console import run
 from mm.cli.options import (
     IMAGE_HELP,
@@ -16,9 +15,6 @@ from mm.cli.options import (
     make_parser,
 )
 from mm.cli.questions import answer_file
-
-if TYPE_CHECKING:
-    from mm.model import Answer
 
 PROG = "ask.py"
 EXAMPLES = """\
@@ -62,9 +58,8 @@ def ask(args: argparse.Namespace) -> int:
     if not args.images:
         return answer_question(model, args.question, args, PROG)
 
-    def record(path: str, answer: "Answer") -> Record:
-        asked = {"path": path, "question": args.question, "answer": answer.text}
-        return {**asked, **answer_facts(answer)}
+    def record(path: str, text: str) -> Record:
+        return {"path": path, "question": args.question, "answer": text}
 
     return answer_pictures(model, args.question, args, PROG, record)
 

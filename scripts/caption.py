@@ -3,9 +3,8 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from mm.cli.answers import Record, answer_facts, answer_pictures
+from mm.cli.answers import Record, answer_pictures
 from mm.cli.console import run
 from mm.cli.options import (
     IMAGE_HELP,
@@ -14,9 +13,6 @@ from mm.cli.options import (
     load_model,
     make_parser,
 )
-
-if TYPE_CHECKING:
-    from mm.model import Answer
 
 PROG = "caption.py"
 EXAMPLES = """\
@@ -39,8 +35,8 @@ def caption(args: argparse.Namespace) -> int:
     model = load_model(args, PROG)
     prompt = model.caption_prompt(args.lang) if args.prompt is None else args.prompt
 
-    def record(path: str, answer: "Answer") -> Record:
-        return {"path": path, "caption": answer.text, **answer_facts(answer)}
+    def record(path: str, text: str) -> Record:
+        return {"path": path, "caption": text}
 
     return answer_pictures(model, prompt, args, PROG, record)
 

@@ -25,7 +25,7 @@ SCRIPTS = python_files(ROOT, ["scripts"])
 LEAVES = {"errors", "registry"}  # standard library only; every part but privacy may import them
 MODELS = {"decoder", "encoders", "projectors"}
 ABOVE_DATA = MODELS | {"vlm", "text", "checkpoints", "generate", "privacy", "data", "model"}
-ABOVE_DATA |= {"folder", "sampling", "steps"}
+ABOVE_DATA |= {"folder", "sampling", "steps", "refusal", "provenance"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "registry": set(),
@@ -42,12 +42,14 @@ ALLOWED: dict[str, set[str]] = {
     "privacy": set(),
     "data": {"privacy", "text"} | LEAVES,
     "folder": {"vlm", "text", "checkpoints"} | LEAVES,
-    "model": {"vlm", "text", "sampling", "generate", "folder", "privacy"} | LEAVES,
+    "refusal": {"privacy"} | LEAVES,
+    "provenance": {"__init__"} | LEAVES,
+    "model": {"vlm", "text", "sampling", "generate", "folder", "privacy", "refusal"} | LEAVES,
     "train": ABOVE_DATA | LEAVES,
     "evaluate": ABOVE_DATA | {"train"} | LEAVES,
     "explain": ABOVE_DATA | {"train", "evaluate"} | LEAVES,
     "report": ABOVE_DATA | {"train", "evaluate", "explain"} | LEAVES,
-    "cli": {"model", "generate", "text", "privacy"} | LEAVES,
+    "cli": {"model", "generate", "text", "privacy", "refusal", "provenance"} | LEAVES,
     "__init__": {"model"} | LEAVES,
 }
 # Parts whose outside libraries are limited too. The encoder contract takes PIL images.

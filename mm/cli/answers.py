@@ -58,15 +58,30 @@ def answer_all(
         console.step(len(batch))
 
 
-def answer_facts(answer: "Answer") -> Record:
-    """What `--json` says about every answer, besides its text."""
+def answer_facts(answer: "Answer", provenance: Record) -> Record:
+    """What `--json` says about every answer, besides its text.
+
+    Args:
+        provenance: the marks of `provenance_of`; a refusal, which no model wrote, has none.
+    """
     facts: Record = {
         "confidence": round(answer.confidence, 4),
         "declined": answer.declined,
         "tokens": answer.tokens,
         "complete": answer.complete,
     }
-    return {**facts, "reasoning": answer.reasoning} if answer.reasoning else facts
+    if answer.refused:
+        return {**facts, "refused": answer.refused}
+    if answer.reasoning:
+        facts["reasoning"] = answer.reasoning
+    return {**facts, "provenance": provenance}
+
+
+def provenance_of(model: "Model") -> Record:
+    """The marks of everything that a model says, see `mm.provenance`."""
+    from mm.provenance import marks
+
+    return {} if model.folder is None else marks(model.folder)
 
 
 def answer_question(model: "Model", question: str, args: argparse.Namespace, prog: str) -> int:
@@ -80,7 +95,8 @@ def answer_question(model: "Model", question: str, args: argparse.Namespace, pro
         return console.close()
     (answer,) = model.run([request], **generation_options(args))
     if args.json:
-        row = {"question": question, "answer": answer.text, **answer_facts(answer)}
+        facts = answer_facts(answer, provenance_of(model))
+        row = {"question": question, "answer": answer.text, **facts}
         console.result(json.dumps(row, ensure_ascii=False))
     else:
         console.result(readable(answer.text))
@@ -88,7 +104,11 @@ def answer_question(model: "Model", question: str, args: argparse.Namespace, pro
 
 
 def answer_pictures(
-    model: "Model", prompt: str, args: argparse.Namespace, prog: str, record: Callable[..., Record]
+    model: "Model",
+    prompt: str,
+    args: argparse.Namespace,
+    prog: str,
+    record: Callable[[str, str], Record],
 ) -> int:
     """Answer one prompt about the pictures of `args.images`, and print.
 
@@ -96,7 +116,7 @@ def answer_pictures(
         prompt: what to ask about each.
         args: parsed options; `images` are the arguments that lead to pictures.
         prog: the script's name.
-        record: makes the JSON object of a path and an answer.
+        record: makes the JSON object of a path and an answer's text.
 
     Returns:
         The exit status.
@@ -112,11 +132,12 @@ def answer_pictures(
         for index, item in enumerate(items):
             _stream_one(model, item, names[index], console, args)
         return console.close()
+    marks = provenance_of(model) if args.json else {}
     for batch in answer_all(model, items, console, args):
         for index, answer in batch:
             if args.json:
-                path = sources[index].path
-                console.result(json.dumps(record(path, answer), ensure_ascii=False))
+                row = record(sources[index].path, answer.text) | answer_facts(answer, marks)
+                console.result(json.dumps(row, ensure_ascii=False))
             else:
                 console.result(names[index] + printable(answer.text.replace("\n", " ")))
     return console.close()

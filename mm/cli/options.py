@@ -53,18 +53,29 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--repetition-penalty", type=float, metavar="X", help="above 1: repeat less")
     add("--seed", type=int, metavar="N", help="of sampling (default: 0)")
     add("--thinking", choices=("on", "off"), help="think before answering, or not")
+    add(
+        "--policy",
+        default="people",
+        metavar="NAME",
+        help="what is not answered: people (default: who somebody in a picture is), names (answers"
+        " with a person's name besides), none, or your own MODULE:CLASS (see docs/misuse.md)",
+    )
     add("--stop", action="append", metavar="TEXT", help="end in front of TEXT; may be repeated")
 
 
 def load_model(args: argparse.Namespace, prog: str) -> "Model":
     """Load the model that was asked for; say first what a large one takes of the memory."""
     from mm.model import Model, memory_needed
+    from mm.refusal import make_policy
 
+    policy = make_policy(args.policy)
     if args.model is not None:
         needs = memory_needed(args.model, args.device, args.dtype)
         if needs.fits and needs.weights >= TOLD_FROM:  # else loading says that it can't
             print(f"{prog}: {printable(args.model)}: {needs}", file=sys.stderr, flush=True)
-    return Model.load(args.model, args.device, args.dtype)
+    model = Model.load(args.model, args.device, args.dtype)
+    model.policy = policy
+    return model
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

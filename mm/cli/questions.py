@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mm.cli.answers import Record, answer_all, answer_facts
+from mm.cli.answers import Record, answer_all, answer_facts, provenance_of
 from mm.cli.console import Console
 from mm.cli.inputs import Source
 from mm.errors import UsageError
@@ -57,12 +57,14 @@ def answer_file(
             for number, row in asked
         ]
         items = [(source, row["question"]) for source, (_, row) in zip(sources, asked, strict=True)]
+        marks = provenance_of(model)
         with open(output, "ab", buffering=0) as sink:
             for batch in answer_all(model, items, console, args, one_prompt=False):
                 rows = []
                 for index, answer in batch:
                     number, row = asked[index]
-                    said = {"line": number, **row, "answer": answer.text, **answer_facts(answer)}
+                    facts = answer_facts(answer, marks)
+                    said = {"line": number, **row, "answer": answer.text, **facts}
                     rows.append(json.dumps(said, ensure_ascii=True) + "\n")
                 sink.write("".join(rows).encode())
                 os.fsync(sink.fileno())

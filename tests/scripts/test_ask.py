@@ -51,7 +51,22 @@ def test_json_repeats_the_question(
         "declined",
         "tokens",
         "complete",
+        "provenance",
     }
+    assert row["provenance"]["generated"] is True and row["provenance"]["model"] == "tiny"
+
+
+def test_json_of_a_refusal_says_so_and_claims_no_model(
+    model: str, pictures: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask.main(["--model", model, "--json", pictures[1], "Who is this man?"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["refused"] == "identify_person" and "provenance" not in row
+    words = ["--model", model, "--json", "--policy", "none", pictures[1], "Who is this man?"]
+    assert ask.main(words) == 0
+    assert "refused" not in json.loads(capsys.readouterr().out)
+    assert ask.main(["--model", model, "--policy", "nobody", pictures[1], "What?"]) == 2
+    assert "people" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -115,7 +115,8 @@ def test_json_has_one_object_a_line(
     ]
     assert [row["path"] for row in rows] == [str(album / name) for name in NAMES]
     for row, line in zip(rows, plain, strict=True):
-        assert set(row) == {"path", "caption", "confidence", "declined", "tokens", "complete"}
+        facts = {"confidence", "declined", "tokens", "complete", "provenance"}
+        assert set(row) == {"path", "caption", *facts}
         assert f"{row['path']}: " + printable(row["caption"].replace("\n", " ")) == line
         assert 0 <= row["confidence"] <= 1 and row["declined"] is False
         assert row["tokens"] == 12 and row["complete"] is False
