@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mm import decoder as decoders
 from mm import encoders, projectors
+from mm.decoder.attention import Mask
 from mm.decoder.cache import KVCache
 from mm.decoder.qwen3 import Qwen3ForCausalLM
 from mm.encoders import Grid, VisionEncoder
@@ -262,7 +263,7 @@ class VisionLanguageModel(nn.Module):
         pictures: Pictures | None = None,
         image_features: ImageFeatures | None = None,
         position_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Mask = None,
         cache: KVCache | None = None,
         check: bool = True,
         router_logits: list[Tensor] | None = None,

@@ -267,7 +267,7 @@ def collate(
                 input_ids[r, at:end] = ids
                 position_ids[:, r, at:end] = start + _positions(ids, grids, place_tokens)[0]
                 segment_ids[r, at:end] = segment
-                prefix_ids[r, at:end] = prefix_segment
+                prefix_ids[r, at:end] = prefix_segment if part.prefix else segment
                 for i, is_learned in enumerate(learned):
                     if is_learned and (i or part.prefix):  # nothing predicts a first token
                         # The first token of an item is predicted from the end of its prefix.

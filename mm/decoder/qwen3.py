@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mm.decoder.attention import Mask, attend
 from mm.decoder.cache import KVCache
 from mm.decoder.experts import FAST_PATHS, best_path
 
@@ -161,51 +162,6 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((x1 * cos - x2 * sin, x2 * cos + x1 * sin), dim=-1)
 
 
-def attend_unfused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Attend as two matrix products with a float32 softmax between them; `[..., T, Dh]`."""
-    scores = (q @ k.mT).float() * q.shape[-1] ** -0.5 + bias
-    return torch.matmul(scores.softmax(-1).to(v.dtype), v)
-
-
-def attend(
-    q_BHTDh: Tensor, k_BKSDh: Tensor, v_BKSDh: Tensor, mask: Tensor | None, causal: bool
-) -> Tensor:
-    """Attend with `H / K` query heads to each key/value head; returns `[B, H, T, Dh]`.
-
-    Args:
-        mask: bool, broadcastable to `[B, 1, T, S]`, True where a query may attend. A query that
-            may attend nothing (padding) gets the mean of the values, never NaN.
-        causal: whether query i sees keys up to i; needs `T == S` and no mask.
-    """
-    B, H, T, Dh = q_BHTDh.shape
-    K = k_BKSDh.shape[1]
-    bias = None
-    if mask is not None:
-        # A finite bias, as -inf makes NaN out of rows that may attend nothing. Half the smallest
-        # number, as some kernels scale it by log2(e).
-        lowest = torch.finfo(q_BHTDh.dtype).min / 2
-        bias = torch.zeros_like(mask, dtype=q_BHTDh.dtype).masked_fill(~mask, lowest)
-    if T == 1:
-        # The query heads of one key/value head see the same keys: make them one head's queries,
-        # and the cache is read once, as it lies.
-        folded = q_BHTDh.reshape(B, K, H // K, Dh)
-        if bias is not None and q_BHTDh.is_cuda and torch.compiler.is_compiling():
-            # The fused kernels that take a mask do not split a long cache among blocks.
-            out = attend_unfused(folded, k_BKSDh, v_BKSDh, bias)
-        else:
-            out = F.scaled_dot_product_attention(folded, k_BKSDh, v_BKSDh, attn_mask=bias)
-        return out.reshape(B, H, T, Dh)
-    if bias is None:
-        return F.scaled_dot_product_attention(
-            q_BHTDh, k_BKSDh, v_BKSDh, is_causal=causal, enable_gqa=H != K
-        )
-    # The fused kernels that take a mask have no grouped form, and enable_gqa would fall back to
-    # the unfused one.
-    k_BHSDh = k_BKSDh.repeat_interleave(H // K, dim=1)
-    v_BHSDh = v_BKSDh.repeat_interleave(H // K, dim=1)
-    return F.scaled_dot_product_attention(q_BHTDh, k_BHSDh, v_BHSDh, attn_mask=bias)
-
-
 class RMSNorm(nn.Module):
     """Scale to unit mean square: float32 statistics, cast back, then times the weight.
 
@@ -275,7 +231,7 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(Dh, config.rms_norm_eps)
 
     def forward(
-        self, x: Tensor, rope: Rope, mask: Tensor | None, causal: bool, cache: KVCache | None
+        self, x: Tensor, rope: Rope, mask: Mask, causal: bool, cache: KVCache | None
     ) -> Tensor:
         heads = (-1, self.head_dim)
         q_BTHDh = apply_rope(self.q_norm(self.q_proj(x).unflatten(-1, heads)), *rope)
@@ -386,7 +342,7 @@ class DecoderLayer(nn.Module):
         self,
         x: Tensor,
         rope: Rope,
-        mask: Tensor | None,
+        mask: Mask,
         causal: bool,
         cache: KVCache | None,
         router_logits: list[Tensor] | None = None,
@@ -413,7 +369,7 @@ class Qwen3Model(nn.Module):
         input_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         position_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Mask = None,
         cache: KVCache | None = None,
         router_logits: list[Tensor] | None = None,
         residuals: Mapping[int, Tensor] | None = None,
@@ -425,7 +381,8 @@ class Qwen3Model(nn.Module):
             position_ids: `[B, T]` or `[1, T]`, or three rows of them for M-RoPE; by default the
                 cache's length, counted on.
             attention_mask: None for causal; or bool `[B, 1, T, S]`, True where a query may
-                attend, used as it is (a causal model's mask has to be causal itself).
+                attend, used as it is (a causal model's mask has to be causal itself); or the same
+                by blocks, as FlexAttention takes it.
             cache: read and then advanced by T tokens.
             router_logits: a list to append every sparse layer's `[B * T, E]` to.
             residuals: `[B, T, D]` to add to the output of the layers of these numbers.

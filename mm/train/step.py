@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mm.data.packing import PackedBatch, attention_mask
+from mm.data.documents import attention_structure
+from mm.data.packing import PackedBatch
 from mm.decoder.experts import load_balancing_loss
 from mm.encoders import Pictures
 from mm.train.distributed import World
@@ -83,7 +84,7 @@ class Forward(nn.Module):
             packed.input_ids,
             image_features=ImageFeatures(values, model.token_grids(pictures)),
             position_ids=packed.position_ids,
-            attention_mask=attention_mask(packed.segment_ids, packed.prefix_ids),
+            attention_mask=attention_structure(packed.segment_ids, packed.prefix_ids),
             check=False,
             router_logits=router_logits if self.balances else None,
         )

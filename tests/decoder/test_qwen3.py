@@ -6,14 +6,13 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from mm.decoder.attention import attend, attend_unfused
 from mm.decoder.cache import KVCache
 from mm.decoder.qwen3 import (
     Qwen3Config,
     Qwen3ForCausalLM,
     RMSNorm,
     RopeScaling,
-    attend,
-    attend_unfused,
 )
 from mm.registry import make_config
 from tests.conftest import redraw
