@@ -1,0 +1,1 @@
+"""Where the model looked, and whether that is so."""
