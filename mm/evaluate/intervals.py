@@ -20,6 +20,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +75,14 @@ class Estimate:
     def is_off_zero(self) -> bool:
         """Whether zero is outside of the interval, for these seeds."""
         return self.low > 0 or self.high < 0
+
+    def facts(self) -> dict[str, Any]:
+        """As plain data, for JSON; what is not finite is null."""
+        value, low, high = (
+            x if math.isfinite(x) else None for x in (self.value, self.low, self.high)
+        )
+        counts = {"n": self.n, "items": self.items, "seeds": self.seeds}
+        return {"value": value, "interval": [low, high], **counts}
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n} items={self.items}"
