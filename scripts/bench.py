@@ -8,6 +8,8 @@ load: a checkpoint's folder, or a random one in the shape of Qwen3-4B, beside tr
 same files.
 scrub: JPEGs through the privacy door, a folder's or made ones, beside Pillow, torchvision, and
 exiftool, mat2 and jpegtran where they are installed, and what each leaves of planted secrets.
+train: steps of packed rows of a vision-language model with random weights, beside transformers'
+Llava of the same sizes (hf-), with data from scrubbed shards on disk, which it makes.
 visible: how many faces, codes, plates and written personal data in drawn scenes get covered, what
 is covered without need, and the costs; a folder keeps the fonts (default: artwork/cache).
 
@@ -19,6 +21,7 @@ Examples:
   python scripts/bench.py encoder siglip_tiny image_size=64 --device cpu
   python scripts/bench.py load DIR --dtype bfloat16
   python scripts/bench.py scrub
+  python scripts/bench.py train decoder=qwen3_0_6b decoder=qwen3_1_7b --batch-sizes 16384
   python scripts/bench.py visible --repeats 4
 """
 
@@ -46,13 +49,17 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("what", choices=("decode", "encoder", "load", "scrub", "visible"))
+    add("what", choices=("decode", "encoder", "load", "scrub", "train", "visible"))
     add("words", nargs="*", metavar="decoder=NAME|NAME|DIR", help="what to measure, see above")
     add("--json", type=Path, help="where to write (default: runs/bench-WHAT.json)")
-    add("--repeats", type=int, help="of each engine (7; encoder: 9), loads or tools (3)")
+    add("--repeats", type=int, help="of each engine (7; encoder: 9; train: 5), loads or tools (3)")
     add("--dtype", help="default: bfloat16; decode and encoder on a CPU: float32")
-    add("--engines", type=names, help="of decode and encoder, such as compiled,hf-compiled")
-    add("--batch-sizes", type=numbers, help="decode: 1,32, on a CPU 1; encoder: searched")
+    add("--engines", type=names, help="of decode, encoder and train, such as compiled,hf-compiled")
+    add(
+        "--batch-sizes",
+        type=numbers,
+        help="decode: 1,32; encoder: searched; train: tokens, 16384,8192",
+    )
     add("--budget", dest="budget_s", type=float, help="start nothing after so many seconds (200)")
     add("--device", help="cpu or cuda; default: what there is")
     decode = parser.add_argument_group("decode").add_argument
@@ -63,6 +70,7 @@ def main() -> int:
     options = {k: v for k, v in vars(parser.parse_intermixed_args()).items() if v is not None}
     what, words = options.pop("what"), options.pop("words")
     target = options.pop("json", ROOT / f"runs/bench-{what}.json")
+    options |= {"target": target} if what == "train" else {}  # written after each engine, too
 
     from mm.errors import MMError
     from mm.report.bench import write_json

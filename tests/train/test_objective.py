@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mm.train.objective import PatchClassifier, linear_cross_entropy
+from mm.train.objective import CHUNK, PatchClassifier, chunk_of, linear_cross_entropy
 from mm.train.optimizer import build_adamw
 from mm.train.schedule import learning_rate_at
 
@@ -20,6 +20,35 @@ def test_chunked_loss_equals_the_plain_one_forward_and_backward(chunk: int) -> N
     torch.testing.assert_close(chunked, plain)
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("learns", ["hidden", "weight"])
+def test_chunks_give_gradients_to_what_learns_alone_under_autocast(learns: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (
+        torch.randn(20, 8, generator=generator),
+        torch.randn(11, 8, generator=generator),
+    )
+    labels = torch.randint(0, 11, (20,), generator=generator)
+    learning = (hidden if learns == "hidden" else weight).requires_grad_()
+    found = []
+    for chunk in (6, 100):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = linear_cross_entropy(hidden, weight, labels, chunk)
+        found.append((loss.detach(), *torch.autograd.grad(3 * loss, learning)))
+    for chunked, plain in zip(*found, strict=True):
+        assert chunked.dtype == plain.dtype
+        torch.testing.assert_close(chunked, plain, atol=3e-3, rtol=2e-2)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            linear_cross_entropy(hidden, weight, labels, 6),
+            F.cross_entropy(hidden @ weight.T, labels),
+        )
+
+
+def test_a_large_vocabulary_has_fewer_logits_at_once() -> None:
+    assert chunk_of(4096) == CHUNK and chunk_of(2**30) == 256
+    assert chunk_of(151_936) * 151_936 <= 2**28 < 2 * chunk_of(151_936) * 151_936
 
 
 def test_patch_loss_falls_when_the_head_learns_the_cells() -> None:

@@ -86,7 +86,7 @@ def _training(description: Description, forward: int) -> Figures:
     Float32 weights, gradients and the two moments of AdamW; bfloat16 copies of the weights, which
     autocast makes; what the backward pass needs; the logits.
     """
-    from mm.train.objective import CHUNK
+    from mm.train.objective import chunk_of
 
     plan, seen = description.plan, description.pictures
     parts = description.parts
@@ -114,7 +114,9 @@ def _training(description: Description, forward: int) -> Figures:
         "gradients": 4 * trained,
         "optimizer": 8 * trained,
         "activations": activations,
-        "logits": costs.logits_bytes(description.decoder, plan.tokens, CHUNK),
+        "logits": costs.logits_bytes(
+            description.decoder, plan.tokens, chunk_of(description.decoder.vocab_size)
+        ),
     }
     return {
         "tokens": plan.tokens,

@@ -1,0 +1,148 @@
+"""A training step of ours and of transformers' Llava, for `mm.report.bench_train`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mm.data.shard_stream import ShardBatch
+from mm.errors import UsageError
+from mm.train.blocks import compile_blocks
+from mm.train.distributed import World
+from mm.train.optimizer import build_adamw
+from mm.train.recipe import RecipeConfig
+from mm.train.step import Forward, backward
+from mm.vlm import VisionLanguageModel, build
+
+Step = Callable[[ShardBatch], Tensor]  # trains on a batch from the loader; gives the loss
+Parts = Mapping[str, Any]  # a model's config as plain data
+
+
+class Pixels:
+    """The part of a feed that a step reads: pictures as they come."""
+
+    patch_classes: tuple[int, ...] = ()
+    dataset: Any = None
+    ledgers: Mapping[str, str] = {}
+
+    def pixels(
+        self, batch: ShardBatch, generator: torch.Generator
+    ) -> tuple[Tensor | list[Tensor], None]:
+        """See `mm.train.step.Feed`."""
+        return batch.images, None
+
+
+def ours(config: Parts, device: torch.device, compiled: bool, half: bool, seed: int) -> Step:
+    """What `mm.train.loop` does in a step, with random weights."""
+    with device:
+        model = build(config)
+    model.init_weights(torch.Generator(device).manual_seed(seed))
+    modules = nn.ModuleDict({"model": model.train()})
+    if compiled:
+        compile_blocks(model)
+    recipe = RecipeConfig(precision="bf16" if half else "fp32")
+    optimizer = build_adamw(modules, 1e-4, 0.05, (0.9, 0.98))
+    forward, world, feed = Forward(modules, balances=False), World(), Pixels()
+
+    def step(batch: ShardBatch) -> Tensor:
+        losses = backward(forward, feed, [batch], recipe, device, world)
+        return update(modules, optimizer, losses[0])
+
+    return step
+
+
+def llava(config: Parts, device: torch.device, compiled: bool, half: bool, seed: int) -> Step:
+    """The same with transformers' class; pictures are prepared as for ours."""
+    with torch.device("meta"):
+        shape = build(config)
+    torch.manual_seed(seed)
+    with device:
+        model = llava_model(shape)
+    model.train()
+    if compiled:
+        compile_blocks(model)
+    optimizer = build_adamw(model, 1e-4, 0.05, (0.9, 0.98))
+
+    def step(batch: ShardBatch) -> Tensor:
+        batch = batch.to(device, non_blocking=True)
+        packed = batch.packed
+        labels = torch.full_like(packed.input_ids, -100)
+        labels.view(-1)[packed.label_positions + 1] = packed.label_ids  # which it moves back
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            loss: Tensor = model(
+                input_ids=packed.input_ids,
+                pixel_values=shape.encoder.preprocess(batch.images).pixel_values,
+                labels=labels,
+                use_cache=False,
+            ).loss
+        loss.backward()
+        return update(model, optimizer, loss.detach())
+
+    return step
+
+
+def update(modules: nn.Module, optimizer: Optimizer, loss: Tensor) -> Tensor:
+    """Clip, check and step, as the training loop does.
+
+    Raises:
+        UsageError: the loss or the gradient is not finite.
+    """
+    norm = nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
+    if not torch.isfinite(loss + norm):
+        raise UsageError("the loss or the gradient is not finite")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss
+
+
+def llava_model(shape: VisionLanguageModel) -> Any:
+    """transformers' `LlavaForConditionalGeneration` of the same sizes, which trains as ours.
+
+    Raises:
+        UsageError: transformers is missing, or the model is no SigLIP with LLaVA 1.5's projector.
+    """
+    try:
+        from transformers import (
+            LlavaConfig,
+            LlavaForConditionalGeneration,
+            Qwen3Config,
+            SiglipVisionConfig,
+        )
+    except ImportError:
+        raise UsageError("it needs transformers: pip install transformers") from None
+    kinds = shape.config["encoder"]["name"], shape.config["projector"]["name"]
+    projector: Any = shape.projector.config
+    if kinds != ("siglip", "mlp") or projector.shuffle != 1 or projector.layer_norm:
+        raise UsageError(
+            "Llava is compared with encoder siglip and projector mlp, shuffle=1 layer_norm=false"
+        )
+    auto: Any = LlavaConfig  # typed without what every config takes
+    own = ("resample", "image_mean", "image_std", "feature_layer", "use_final_norm")
+    vision = {k: v for k, v in asdict(shape.encoder.config).items() if k not in own}
+    text: dict[str, Any] = asdict(shape.decoder.config)
+    dense = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim",
+             "num_attention_heads", "num_key_value_heads", "rms_norm_eps",
+             "max_position_embeddings", "initializer_range")  # fmt: skip
+    tied, theta = text["tie_word_embeddings"], text["rope_theta"]
+    config = auto(
+        vision_config=SiglipVisionConfig(**vision, vision_use_head=False),
+        text_config=Qwen3Config(
+            **{name: text[name] for name in dense},
+            tie_word_embeddings=tied,
+            rope_parameters={"rope_type": "default", "rope_theta": theta},
+        ),
+        image_token_index=shape.image_token_id,
+        projector_hidden_act="gelu",
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        image_seq_length=math.prod(shape.encoder.views(64, 64)[0]),
+        tie_word_embeddings=tied,
+        attn_implementation="sdpa",
+    )
+    return LlavaForConditionalGeneration(config)
