@@ -1,36 +1,66 @@
-"""Asking a model the questions of held-out pictures, and scoring what it says.
+"""Asking a model the questions of held-out pictures.
 
-A question counts as right when the answer is the expected text to the letter, after Unicode
-normalisation and without surrounding space and a final full stop.
+By the metric `exact`, a question counts as right when the answer is the expected text to the
+letter, after Unicode normalisation and without surrounding space and a final full stop.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from mm.data.sample import Sample
+from mm.data.scenes.concepts import LANGUAGES
 from mm.encoders import Pictures
+from mm.errors import UsageError
 from mm.evaluate.intervals import Proportion
 from mm.generate import GenerationConfig, generate
 from mm.text.chat import IMAGE_MARKER, encode_chat, stop_token_ids
 from mm.text.frame import PictureFrame
 from mm.text.tokenizer import Tokenizer
-from mm.vlm import VisionLanguageModel
+from mm.vlm import ImageFeatures, VisionLanguageModel
+
+DETAILS = "questions"  # tag of a sample: a JSON list, one mapping a question; see `details`
+_NOT_SLICES = (DETAILS, "labels", "note")
+_LONGEST_SLICE = 40
+_T = TypeVar("_T")
+_THINGS = re.compile(r"caption\.\w+\.(\d+)")
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question about a picture; `labels` say to which slices of the result it counts."""
+    """One question about a picture.
+
+    Args:
+        text: as the model is asked.
+        answer: the expected answer.
+        labels: to which slices of the result it counts.
+        answers: all accepted answers, where there are several; those of people for `vqa`.
+        choices: what is offered, for multiple choice.
+        tags: of its record.
+        id: of its record.
+    """
 
     text: str
     answer: str
     labels: tuple[str, ...]
+    answers: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    id: str = ""
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """All accepted answers."""
+        return self.answers or (self.answer,)
 
 
 @dataclass(frozen=True)
@@ -42,8 +72,8 @@ class Answered:
 
     @property
     def is_right(self) -> bool:
-        """Whether the answer is exactly the expected one."""
-        return normalise(self.said) == normalise(self.question.answer)
+        """Whether the answer is exactly an accepted one."""
+        return normalise(self.said) in map(normalise, self.question.accepted)
 
     @property
     def token_f1(self) -> float:
@@ -58,26 +88,90 @@ def normalise(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip().removesuffix(".")
 
 
-def questions_of(sample: Sample) -> list[Question]:
-    """The independent questions of a sample; its tags name their labels, in order.
+def details(questions: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Make the tag by which a source says more of its questions, one mapping each.
 
-    `labels` holds, for every exchange, labels joined by `+`, exchanges separated by spaces; other
-    tags named `slice` are labels of all of them.
+    Known keys: `id`; `answers` and `choices` (lists of texts); `tags` (a mapping of texts).
+    """
+    return {DETAILS: json.dumps(list(questions), ensure_ascii=False)}
+
+
+def questions_of(sample: Sample) -> list[Question]:
+    """The independent questions of a sample.
+
+    Its tag `labels` holds, for every exchange, labels joined by `+`, exchanges separated by spaces:
+    `caption.en+caption.en.2` is of kind `caption`, in English, of a scene of 2 things. Its tag
+    `questions` is made by `details`. All other short tags become tags of every question.
+
+    Raises:
+        UsageError: the tag `questions` is malformed.
     """
     texts = [text.replace(IMAGE_MARKER, "").strip() for _, text in sample.turns]
     pairs = list(zip(texts[::2], texts[1::2], strict=True))
     labels = sample.tags.get("labels", "").split() or ["all"] * len(pairs)
+    common = {
+        name: value
+        for name, value in sample.tags.items()
+        if name not in _NOT_SLICES and len(value) <= _LONGEST_SLICE
+    }
+    if things := _THINGS.search(sample.tags.get("labels", "")):
+        common["things"] = things.group(1)
+    more = _details(sample, len(pairs))
     return [
-        Question(question, answer, tuple(label.split("+")))
-        for (question, answer), label in zip(pairs, labels, strict=True)
+        Question(
+            question,
+            answer,
+            tuple(label.split("+")),
+            tuple(own.get("answers", ())),
+            tuple(own.get("choices", ())),
+            {**common, **_tags_of(label.split("+")[0]), **own.get("tags", {})},
+            str(own.get("id", f"{sample.source_id[:16]}/{number}")),
+        )
+        for number, ((question, answer), label, own) in enumerate(
+            zip(pairs, labels, more, strict=True)
+        )
     ]
+
+
+def joined(questions: Sequence[Question]) -> list[Question]:
+    """Make one question with several accepted answers of one that is asked several times."""
+    found: dict[tuple[str, tuple[str, ...]], list[Question]] = {}
+    for question in questions:
+        found.setdefault((question.text, question.labels), []).append(question)
+    return [
+        replace(same[0], answers=tuple(text for q in same for text in q.accepted))
+        for same in found.values()
+    ]
+
+
+def _tags_of(label: str) -> dict[str, str]:
+    kind, dot, language = label.partition(".")
+    if dot and language in LANGUAGES:
+        return {"kind": kind, "language": language}
+    return {} if label == "all" else {"label": label}
+
+
+def _details(sample: Sample, size: int) -> list[dict[str, Any]]:
+    text = sample.tags.get(DETAILS)
+    if text is None:
+        return [{}] * size
+    try:
+        found = json.loads(text)
+        if [type(entry) for entry in found] == [dict] * size:
+            return list(found)
+    except (ValueError, TypeError):
+        pass
+    raise UsageError(
+        f"the tag {DETAILS} of sample {sample.source_id[:16]} is no JSON list of a mapping for each"
+        f" of its {size} questions"
+    )
 
 
 @torch.no_grad()
 def ask(
     model: VisionLanguageModel,
     tokenizer: Tokenizer,
-    pictures: Pictures,
+    pictures: Pictures | None,
     questions: Sequence[Sequence[Question]],
     *,
     max_new_tokens: int = 64,
@@ -88,12 +182,11 @@ def ask(
     """Answer the questions of each picture with the likeliest words.
 
     Args:
-        pictures: preprocessed.
+        pictures: preprocessed; None asks without a picture.
         questions: for each picture its questions.
         chat: of the model's config: how its chats and the pictures in them are framed.
     """
-    device = next(model.parameters()).device
-    features = model.image_features(pictures.to(device))
+    features = _features(model, pictures)
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         stop_token_ids=tuple(stop_token_ids(tokenizer)),
@@ -106,25 +199,44 @@ def ask(
     said: dict[int, str] = {}
     for start in range(0, len(flat), batch_size):
         numbers = order[start : start + batch_size]
-        prompts = [
-            encode_chat(
-                tokenizer,
-                [("user", IMAGE_MARKER + flat[n][1].text)],
-                num_image_tokens=[features.counts[flat[n][0]]],
-                revision=chat.get("revision"),
-                thinking=chat.get("thinking", "none"),
-                add_generation_prompt=True,
-                frame=PictureFrame.of(chat),
-            ).input_ids
-            for n in numbers
-        ]
-        rows = features.pick([flat[n][0] for n in numbers])
+        prompts = [prompt_of(tokenizer, flat[n][1], features, flat[n][0], chat) for n in numbers]
+        rows = features.pick([flat[n][0] for n in numbers]) if features else None
         outs = generate(model, prompts, config=config, image_features=rows)
         said |= {n: tokenizer.decode(out.ids) for n, out in zip(numbers, outs, strict=True)}
-    answers: list[list[Answered]] = [[] for _ in questions]
-    for n, (i, question) in enumerate(flat):
-        answers[i].append(Answered(question, said[n]))
-    return answers
+    return _rows(questions, said)
+
+
+def prompt_of(
+    tokenizer: Tokenizer,
+    question: Question,
+    features: ImageFeatures | None,
+    number: int,
+    chat: Mapping[str, Any],
+) -> list[int]:
+    """Return the ids of a question's prompt; `features` holds its picture at `number`."""
+    return encode_chat(
+        tokenizer,
+        [("user", (IMAGE_MARKER if features else "") + question.text)],
+        num_image_tokens=[features.counts[number]] if features else [],
+        revision=chat.get("revision"),
+        thinking=chat.get("thinking", "none"),
+        add_generation_prompt=True,
+        frame=PictureFrame.of(chat),
+    ).input_ids
+
+
+def _features(model: VisionLanguageModel, pictures: Pictures | None) -> ImageFeatures | None:
+    if pictures is None:
+        return None
+    return model.image_features(pictures.to(next(model.parameters()).device))
+
+
+def _rows(questions: Sequence[Sequence[Question]], said: Mapping[int, str]) -> list[list[Answered]]:
+    number, rows = 0, []
+    for row in questions:
+        rows.append([Answered(question, said[number + i]) for i, question in enumerate(row)])
+        number += len(row)
+    return rows
 
 
 def ask_samples(
@@ -146,22 +258,19 @@ def ask_samples(
         prepare: from picture bytes to what the model takes; pass one that ignores its input to see
             what the model says without looking.
     """
-    batch: list[Sample] = []
-
-    def flush() -> Iterator[Answered]:
+    settings: dict[str, Any] = {"num_beams": num_beams, "batch_size": batch_size, "chat": chat}
+    for batch in in_batches(samples, pictures_per_batch):
         pictures = prepare([sample.images[0] for sample in batch])
         asked = [questions(sample) for sample in batch]
-        settings: dict[str, Any] = {"num_beams": num_beams, "batch_size": batch_size, "chat": chat}
         for row in ask(model, tokenizer, pictures, asked, **settings):
             yield from row
-        batch.clear()
 
-    for sample in samples:
-        batch.append(sample)
-        if len(batch) == pictures_per_batch:
-            yield from flush()
-    if batch:
-        yield from flush()
+
+def in_batches(stream: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """Yield what a stream holds in lists of `size`, the last one shorter."""
+    rest = iter(stream)
+    while batch := list(islice(rest, size)):
+        yield batch
 
 
 def by_label(answers: Iterable[Answered]) -> dict[str, Proportion]:

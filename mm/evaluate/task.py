@@ -1,99 +1,126 @@
-"""Running one evaluation task: a model, scrubbed shards, and a table of shares with intervals."""
+"""Running one evaluation task: a model, pictures with questions, and what the answers are worth.
+
+The same function answers for `scripts/evaluate.py` and for the measure during training, so that
+both give the same figures.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from mm.checkpoints import native
 from mm.checkpoints.published import format_of, load_vlm
+from mm.data import sources
 from mm.data.sample import Sample
 from mm.data.scenes.artwork import DECLINED_KINDS
 from mm.data.scenes.concepts import LANGUAGES
 from mm.data.scenes.language import CAPTION_PROMPTS, DECLINE
 from mm.data.shards import ShardReader
-from mm.encoders import Pictures
-from mm.errors import CheckpointError, ConfigError
-from mm.evaluate.intervals import Proportion
-from mm.evaluate.questions import Answered, Question, ask_samples, by_label, questions_of
+from mm.errors import CheckpointError, ConfigError, UsageError
+from mm.evaluate import metrics
+from mm.evaluate.controls import CONTROLS, Shown, show, vision_gain
+from mm.evaluate.likelihood import choose
+from mm.evaluate.metrics.choice import LETTERS, lettered
+from mm.evaluate.questions import Answered, Question, ask, in_batches, joined, questions_of
+from mm.evaluate.records import Record
+from mm.evaluate.results import Result, measures_of
 from mm.privacy.door import open_image
+from mm.privacy.errors import DoorError
 from mm.registry import make_config, unknown_name_message
+from mm.text.tokenizer import Tokenizer
+from mm.vlm import VisionLanguageModel
 
 _DECLINED_QUESTIONS = {
     "en": (CAPTION_PROMPTS["en"][0], "What is this?"),
     "ko": (CAPTION_PROMPTS["ko"][0], "이것은 무엇인가요?"),
 }
-_BLANK_GREY = 200
-_FEW = {"pictures_per_batch": 4, "batch_size": 8}  # of large models, whose pictures are many tokens
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Files in a published format, as the reader of `mm.data.sources` takes them."""
+
+    name: str
+    path: str = ""
+    options: Any = field(default_factory=dict)  # a mapping: the reader's own arguments
+
+    def samples(self) -> Iterable[Sample]:
+        """Open the files."""
+        if not self.path:
+            raise UsageError(
+                f"task.source.path is not set: name the {self.name} files that you have"
+            )
+        return sources.build(self.name, self.path, **self.options)
 
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """A task, as a file of conf/task describes it; bump `version` when its numbers may move."""
+    """A task, as a file of conf/task describes it; bump `version` when its numbers may move.
+
+    Attributes:
+        kind: "questions" of the data; "decline": ours, all to be declined.
+        shards: scrubbed data; or `source`, the published files, whose pictures pass the door here.
+        split: for "decline": which pictures.
+        metric: of `mm.evaluate.metrics`.
+        by: "generation"; or the "likelihood" of each of the question's choices.
+        letters: offer choices as lettered lines below the question, to be named by their letter.
+        instruction: a line below every question.
+        num_beams: 0 is the model's own.
+    """
 
     name: str
     version: int
-    kind: str  # "questions": of the shards; "decline": ours, all to be declined
-    shards: str
-    split: str = ""  # for "decline": which pictures
+    kind: Literal["questions", "decline"] = "questions"
+    shards: str = ""
+    source: SourceConfig | None = None
+    split: str = ""
+    metric: str = "exact"
+    by: Literal["generation", "likelihood"] = "generation"
+    letters: bool = True
+    per_token: bool = False
+    instruction: str = ""
+    max_new_tokens: int = 64
+    num_beams: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("questions", "decline"):
+        if self.metric not in metrics.names():
+            raise ConfigError(unknown_name_message("task.metric", self.metric, metrics.names()))
+        if bool(self.shards) == (self.source is not None):
+            raise ConfigError("a task reads task.shards or task.source: set one of them")
+        if self.by == "likelihood" and self.metric != "choice":
             raise ConfigError(
-                unknown_name_message("task.kind", self.kind, ("questions", "decline"))
+                f"task.by=likelihood weighs choices, and task.metric={self.metric} has none: use"
+                " task.metric=choice"
             )
 
 
 @dataclass(frozen=True)
-class Result:
-    """Shares of right answers by label, and how often the model declined."""
+class Subject:
+    """A model to ask, and how its folder says to ask it."""
 
-    task: TaskConfig
-    shares: Mapping[str, Proportion]
-    declined: Proportion
-    token_f1: Mapping[str, float]
-    facts: Mapping[str, Any]
+    model: VisionLanguageModel
+    tokenizer: Tokenizer
+    chat: Mapping[str, Any] = field(default_factory=dict)
+    num_beams: int = 1
+    pictures_per_batch: int = 64
+    batch_size: int = 128
 
-    def table(self) -> str:
-        """A line per label: share right, 95 % interval, n, and word overlap."""
-        width = max(len(label) for label in [*self.shares, "(declined)"])
-        lines = [f"{self.task.name} v{self.task.version}"]
-        for label, share in self.shares.items():
-            lines.append(f"  {label:<{width}}  {share}  token F1 {self.token_f1[label]:.3f}")
-        lines.append(f"  {'(declined)':<{width}}  {self.declined}")
-        return "\n".join(lines)
 
-    def save(self, path: str | Path) -> None:
-        """Write the result as JSON."""
-        rows = {
-            label: {
-                "value": s.value,
-                "interval": s.interval,
-                "n": s.n,
-                "token_f1": self.token_f1[label],
-            }
-            for label, s in self.shares.items()
-        }
-        declined = {
-            "value": self.declined.value,
-            "interval": self.declined.interval,
-            "n": self.declined.n,
-        }
-        record = {
-            "task": self.task.name,
-            "version": self.task.version,
-            **self.facts,
-            "exact": rows,
-            "declined": declined,
-        }
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+@dataclass(frozen=True)
+class Answers:
+    """What one run of a task gave."""
+
+    records: tuple[Record, ...]
+    left_out: Mapping[str, int]  # samples by the reason why they could not be shown
 
 
 def evaluate(
@@ -101,90 +128,218 @@ def evaluate(
     task_values: Mapping[str, Any],
     *,
     device: torch.device,
-    blank: bool = False,
+    picture: Shown = "true",
+    controls: bool = False,
     limit: int | None = None,
+    command: str = "",
 ) -> Result:
     """Ask a model everything that a task asks.
 
     Args:
-        model_directory: of mm's own model, or of a published one that sees.
+        model_directory: of mm's own model, or of a published one that sees; or a run's folder.
+        picture: what is shown; `controls` asks with the true picture and with all controls.
+        limit: of samples.
+        command: what repeats this; noted in the result.
 
     Raises:
         CheckpointError: the model cannot be read, or sees nothing.
         LedgerError: the task's shards did not go through `scripts/scrub.py`.
+        UsageError: the task's files cannot be read.
     """
     task: TaskConfig = make_config(TaskConfig, task_values, "task")
-    loaded = _read(model_directory, device)
-    model, tokenizer = loaded.model.eval(), loaded.tokenizer
-    published = "format" not in loaded.config
-    reader = ShardReader(task.shards)
-
-    def prepare(images: Sequence[bytes]) -> Pictures:
-        opened: list[Any] = [open_image(data) for data in images]
-        if blank:
-            opened = [
-                torch.full((3, image.height, image.width), _BLANK_GREY, dtype=torch.uint8)
-                for image in opened
-            ]
-        return model.encoder.preprocess(opened)
-
-    samples: Iterator[Sample] = iter(reader)
-    ask_of = questions_of
-    if task.kind == "decline":
-        samples = (
-            s
-            for s in reader
-            if s.tags.get("kind") in DECLINED_KINDS and s.tags["split"] == task.split
-        )
-        ask_of = _declined_questions
-    answers = list(
-        ask_samples(
-            model,
-            tokenizer,
-            islice(samples, limit),
-            prepare,
-            questions=ask_of,
-            chat=loaded.config.get("chat", {}),
-            **(_FEW if published else {}),
-            num_beams=loaded.config.get("generation", {}).get("num_beams", 1),
-        )
-    )
-    declines = sum(a.said.strip() in DECLINE.values() for a in answers)
+    subject, data = read_subject(model_directory, device), TaskData(task)
+    shown: tuple[Shown, ...] = ("true", *CONTROLS) if controls else (picture,)
+    started, answers = time.perf_counter(), {}
+    for kind in shown:
+        answers[kind] = run_task(subject, data, kind, limit)
+    metric, main = metrics.build(task.metric), answers[shown[0]]
+    if not main.records:
+        raise UsageError(f"task {task.name} asks nothing: its data hold no question")
+    runs: dict[str, tuple[Record, ...]] = {kind: found.records for kind, found in answers.items()}
     facts = {
+        "command": command,
         "model": Path(model_directory).name,
-        "blank": blank,
-        "ledger": reader.ledger["self_hash"],
+        "picture": shown[0],
+        "metric": task.metric,
+        "by": task.by,
+        **data.facts,
+        "samples": limit,
+        "left_out": dict(main.left_out),
+        "seconds": round(time.perf_counter() - started, 1),
+        "device": device.type,
     }
     return Result(
-        task, by_label(answers), Proportion(declines, len(answers)), _token_f1(answers), facts
+        task.name,
+        task.version,
+        main.records,
+        measures_of(main.records, metric),
+        facts,
+        vision_gain(runs, metric.bounded) if controls else None,
+        {kind: found for kind, found in runs.items() if kind != "true"} if controls else None,
     )
 
 
-def _read(directory: str, device: torch.device) -> native.LoadedModel:
-    """Read a model that sees; raises CheckpointError."""
+class TaskData:
+    """The samples of a task, and their questions as it asks them."""
+
+    def __init__(self, task: TaskConfig) -> None:
+        self.task = task
+        self.metric = metrics.build(task.metric)
+        self._reader = ShardReader(task.shards) if task.shards else None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Where the samples come from."""
+        if self._reader is not None:
+            return {"ledger": self._reader.ledger["self_hash"]}
+        assert self.task.source is not None  # for the type checker
+        return {"source": self.task.source.name}
+
+    def samples(self) -> Iterator[Sample]:
+        """Read the samples in their fixed order."""
+        if self._reader is None:
+            assert self.task.source is not None
+            return iter(self.task.source.samples())
+        if self.task.kind == "questions":
+            return iter(self._reader)
+        return (
+            sample
+            for sample in self._reader
+            if sample.tags.get("kind") in DECLINED_KINDS and sample.tags["split"] == self.task.split
+        )
+
+    def questions(self, sample: Sample) -> list[Question]:
+        """The questions of a sample, worded as the task wants them."""
+        if self.task.kind == "decline":
+            return _declined_questions(sample)
+        questions = questions_of(sample)
+        if self.metric.joined:
+            questions = joined(questions)
+        return [dataclasses.replace(q, text=self._worded(q)) for q in questions]
+
+    def _worded(self, question: Question) -> str:
+        text = question.text
+        if question.choices and self.task.letters:
+            text = lettered(text, question.choices)
+        return f"{text}\n{self.task.instruction}" if self.task.instruction else text
+
+    def continuations(self, question: Question) -> Sequence[str]:
+        """The texts that stand for a question's choices."""
+        return LETTERS[: len(question.choices)] if self.task.letters else question.choices
+
+
+def run_task(
+    subject: Subject, data: TaskData, picture: Shown = "true", limit: int | None = None
+) -> Answers:
+    """Ask a model a task's questions.
+
+    Args:
+        picture: what is shown in place of each picture.
+        limit: of samples.
+    """
+    left_out: Counter[str] = Counter()
+    stream = show(picture, _opened(islice(data.samples(), limit), left_out))
+    asked: list[tuple[Sample, Answered]] = []
+    for batch in in_batches(stream, subject.pictures_per_batch):
+        rows = _answers(subject, data, batch)
+        asked += [
+            (sample, answered)
+            for (sample, _), row in zip(batch, rows, strict=True)
+            for answered in row
+        ]
+    scored = data.metric.score([answered for _, answered in asked])
+    declines = set(DECLINE.values())
+    records = tuple(
+        Record(
+            sample.source_id,
+            answered.question.id,
+            answered.question.tags,
+            answered.said,
+            answered.question.accepted,
+            worth.score,
+            {
+                **worth.extra,
+                "declined": float(answered.said.strip() in declines),
+                **({"choices": float(n)} if (n := len(answered.question.choices)) else {}),
+            },
+        )
+        for (sample, answered), worth in zip(asked, scored, strict=True)
+    )
+    return Answers(records, dict(left_out))
+
+
+def read_subject(directory: str, device: torch.device) -> Subject:
+    """Read a model that sees; a run's folder stands for its model.
+
+    Raises:
+        CheckpointError: it cannot be read, or sees nothing.
+    """
+    place = Path(directory)
+    if not (place / "config.json").exists() and (place / "model" / "config.json").exists():
+        directory = str(place / "model")
     kind = format_of(directory)
     if kind == "text":
         raise CheckpointError(
             f"{directory} is a text model's, but tasks show pictures: name a model that sees"
         )
+    few: dict[str, Any] = {}
     if kind == "vlm":
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        return load_vlm(directory, device, dtype)
-    return native.load(directory, device=device, dtype=torch.float32)
+        loaded = load_vlm(directory, device, dtype)
+        few = {"pictures_per_batch": 4, "batch_size": 8}  # their pictures are many tokens
+    else:
+        loaded = native.load(directory, device=device, dtype=torch.float32)
+    beams = loaded.config.get("generation", {}).get("num_beams", 1)
+    chat = loaded.config.get("chat", {})
+    return Subject(loaded.model.eval(), loaded.tokenizer, chat, beams, **few)
+
+
+def _opened(samples: Iterable[Sample], left_out: Counter[str]) -> Iterator[tuple[Sample, Any]]:
+    """Open each sample's picture; count those that cannot be shown, by reason."""
+    for sample in samples:
+        reason = sample.problem
+        if not reason and len(sample.images) != 1:
+            reason = "no-picture" if not sample.images else "several-pictures"
+        if not reason:
+            try:
+                yield sample, open_image(sample.images[0])
+                continue
+            except DoorError as error:
+                reason = error.reason
+        left_out[reason] += 1
+
+
+def _answers(
+    subject: Subject, data: TaskData, batch: Sequence[tuple[Sample, Any]]
+) -> list[list[Answered]]:
+    model, task = subject.model, data.task
+    questions = [data.questions(sample) for sample, _ in batch]
+    shown = [image for _, image in batch]
+    pictures = None if shown[0] is None else model.encoder.preprocess(shown)
+    settings: dict[str, Any] = {"batch_size": subject.batch_size, "chat": subject.chat}
+    if task.by == "likelihood":
+        texts = [[data.continuations(question) for question in row] for row in questions]
+        return choose(
+            model, subject.tokenizer, pictures, questions,
+            continuations=texts, per_token=task.per_token, **settings,
+        )  # fmt: skip
+    return ask(
+        model, subject.tokenizer, pictures, questions,
+        max_new_tokens=task.max_new_tokens, num_beams=task.num_beams or subject.num_beams,
+        **settings,
+    )  # fmt: skip
 
 
 def _declined_questions(sample: Sample) -> list[Question]:
     kind = sample.tags["kind"]
     return [
-        Question(text, DECLINE[language], (f"decline.{language}", f"decline.{kind}"))
+        Question(
+            text,
+            DECLINE[language],
+            (f"decline.{language}", f"decline.{kind}"),
+            tags={"language": language, "kind": "decline", "picture": kind},
+            id=f"{sample.source_id[:16]}/{language}{number}",
+        )
         for language in LANGUAGES
-        for text in _DECLINED_QUESTIONS[language]
+        for number, text in enumerate(_DECLINED_QUESTIONS[language])
     ]
-
-
-def _token_f1(answers: Sequence[Answered]) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for answered in answers:
-        for label in answered.question.labels:
-            found.setdefault(label, []).append(answered.token_f1)
-    return {label: sum(values) / len(values) for label, values in found.items()}

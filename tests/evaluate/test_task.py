@@ -9,11 +9,13 @@ from PIL import Image
 import mm
 from mm.data.sample import Sample
 from mm.data.shards import ShardReader, write_shards
-from mm.errors import CheckpointError, ConfigError
+from mm.errors import CheckpointError, UsageError
+from mm.evaluate.records import read_records
 from mm.evaluate.task import evaluate
 from mm.privacy.door import encode_png
 from mm.privacy.errors import LedgerError
 from mm.privacy.policy import Policy
+from mm.registry import ConfigValueError
 from tests import tiny_model
 from tests.checkpoints import published_vlm
 from tests.tiny_artwork import write_artwork
@@ -49,28 +51,36 @@ def task(folder: Path, **values: object) -> dict[str, object]:
 
 def test_every_label_is_counted_and_saved(folder: Path, tmp_path: Path) -> None:
     result = evaluate(str(folder / "model"), task(folder), device=CPU)
-    assert {k: s.n for k, s in result.shares.items()} == {
-        "caption.en": 3, "caption.en.1": 3, "presence_no.en": 3,
+    assert {k: e.n for k, e in result.measures["score"].items()} == {
+        "all": 6, "caption.en": 3, "presence_no.en": 3,
     }  # fmt: skip
     result.save(tmp_path / "out" / "result.json")
     saved = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert saved["exact"]["caption.en"]["n"] == 3 and saved["blank"] is False
+    score = saved["measures"]["score"]["caption.en"]
+    assert score["n"] == score["items"] == 3 and len(score["interval"]) == 2
+    assert saved["picture"] == "true" and saved["kind"] == "task"
     assert saved["task"] == "try" and len(saved["ledger"]) == 64
-    assert "caption.en.1" in result.table()
+    assert "caption.en" in result.table()
+    assert tuple(read_records(tmp_path / "out" / "result.jsonl")) == result.records
+    record = result.records[0]
+    assert record.item == f"{0:064x}"[:64] and record.wanted == ("a red cup",)
+    assert record.tags == {"kind": "caption", "language": "en", "things": "1"}
 
 
 def test_limit_and_blank_change_what_is_asked_and_seen(folder: Path) -> None:
-    result = evaluate(str(folder / "model"), task(folder), device=CPU, limit=1, blank=True)
-    assert result.shares["caption.en"].n == 1 and result.facts["blank"] is True
+    result = evaluate(str(folder / "model"), task(folder), device=CPU, limit=1, picture="blank")
+    assert result.measures["score"]["caption.en"].n == 1 and result.facts["picture"] == "blank"
 
 
 def test_declined_pictures_are_those_of_the_split(folder: Path) -> None:
     values = task(folder, kind="decline", shards=str(folder / "artwork"), split="train")
     result = evaluate(str(folder / "model"), values, device=CPU)
-    assert result.shares["decline.photo"].n == 8  # two photographs, two questions, two languages
-    assert result.shares["decline.en"].n == result.shares["decline.ko"].n == 4
-    none = evaluate(str(folder / "model"), {**values, "split": "test"}, device=CPU)
-    assert not none.shares and none.declined.n == 0
+    score = result.measures["score"]  # two photographs, two questions, two languages
+    assert score["all"].n == 8 and score["all"].items == 2
+    assert score["decline.en"].n == score["decline.ko"].n == 4
+    assert {record.tags["picture"] for record in result.records} == {"photo"}
+    with pytest.raises(UsageError, match="asks nothing"):
+        evaluate(str(folder / "model"), {**values, "split": "test"}, device=CPU)
 
 
 def test_a_published_model_is_asked_as_a_person_asks_it(folder: Path, tmp_path: Path) -> None:
@@ -81,21 +91,21 @@ def test_a_published_model_is_asked_as_a_person_asks_it(folder: Path, tmp_path: 
     said = [
         model.ask(sample.images[0], text, max_new_tokens=64) for text in ("What is this?", "yes?")
     ]
-    assert len(set(said)) == 2 and not any(s.hits for s in result.shares.values())
+    assert len(set(said)) == 2 and result.measures["score"]["all"].value == 0
     # A model that is asked what it says itself is right.
     turns = [("user", "<image>What is this?"), ("assistant", said[0])]
     turns += [("user", "yes?"), ("assistant", said[1])]
     again = Sample(sample.images, turns, sample.tags, sample.source_id)
     write_shards([again], tmp_path / "data", Policy())
     found = evaluate(str(tmp_path / "model"), task(tmp_path), device=CPU)
-    assert all(share.hits == share.n == 1 for share in found.shares.values())
+    assert {e.value for e in found.measures["score"].values()} == {1.0}
 
 
 def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
     text = tiny_model.save_text(tmp_path / "text")
     with pytest.raises(CheckpointError, match="is a text model's, but tasks show pictures"):
         evaluate(str(text), task(folder), device=CPU)
-    with pytest.raises(ConfigError, match="did you mean 'decline'"):
+    with pytest.raises(ConfigValueError, match="kind of task is 'declin'"):
         evaluate(str(folder / "model"), task(folder, kind="declin"), device=CPU)
     (tmp_path / "raw").mkdir()
     with pytest.raises(LedgerError, match=r"scripts/scrub\.py"):
