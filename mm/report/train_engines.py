@@ -15,7 +15,7 @@ from mm.data.shard_stream import ShardBatch
 from mm.errors import UsageError
 from mm.train.blocks import compile_blocks
 from mm.train.distributed import World
-from mm.train.optimizer import build_adamw
+from mm.train.optimizer import build_optimizer
 from mm.train.recipe import RecipeConfig
 from mm.train.step import Forward, backward
 from mm.vlm import VisionLanguageModel, build
@@ -46,8 +46,8 @@ def ours(config: Parts, device: torch.device, compiled: bool, half: bool, seed: 
     modules = nn.ModuleDict({"model": model.train()})
     if compiled:
         compile_blocks(model)
-    recipe = RecipeConfig(precision="bf16" if half else "fp32")
-    optimizer = build_adamw(modules, 1e-4, 0.05, (0.9, 0.98))
+    recipe = RecipeConfig(precision="bf16" if half else "fp32", learning_rate=1e-4)
+    optimizer = build_optimizer(modules, recipe)
     forward, world, feed = Forward(modules, balances=False), World(), Pixels()
 
     def step(batch: ShardBatch) -> Tensor:
@@ -67,7 +67,7 @@ def llava(config: Parts, device: torch.device, compiled: bool, half: bool, seed:
     model.train()
     if compiled:
         compile_blocks(model)
-    optimizer = build_adamw(model, 1e-4, 0.05, (0.9, 0.98))
+    optimizer = build_optimizer(model, RecipeConfig(learning_rate=1e-4))
 
     def step(batch: ShardBatch) -> Tensor:
         batch = batch.to(device, non_blocking=True)

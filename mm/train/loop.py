@@ -17,7 +17,7 @@ from mm.train.blocks import compile_blocks, recompute_blocks
 from mm.train.guard import Guard
 from mm.train.lora import add_lora, merge_lora
 from mm.train.objective import PatchClassifier
-from mm.train.optimizer import build_adamw
+from mm.train.optimizer import build_optimizer, check_state
 from mm.train.progress import Progress
 from mm.train.recipe import PARTS, RecipeConfig
 from mm.train.run import RunFolder
@@ -92,10 +92,9 @@ def train(
         shard(run, world, device)
     modules.to(device)
     stages = Stages(modules, recipe)
-    optimizer = build_adamw(
-        modules, recipe.learning_rate, recipe.weight_decay, (recipe.beta1, recipe.beta2)
-    )
+    optimizer = build_optimizer(modules, recipe)
     start = folder.resume(modules, optimizer)
+    check_state(optimizer, recipe)
     stands: Mapping[str, Any] = folder.cursor()  # scenes are found by the step alone
     if stands and isinstance(feed.dataset, ShardStream):
         feed.dataset.seek(dict(stands))

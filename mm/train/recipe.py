@@ -105,9 +105,11 @@ class RecipeConfig:
     warmup_steps: int = 200
     decay_share: float = 0.5  # of the steps, at the end of "wsd"
     final_share: float = 0.0  # of the peak, that is left at the end
+    optimizer: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = 0.05
     beta1: float = 0.9
     beta2: float = 0.98
+    momentum: float = 0.95  # of "muon"
     gradient_clip: float = 1.0
     patch_loss_weight: float = 0.3
     frozen: tuple[str, ...] = ()  # parts that keep their weights: encoder, projector, decoder
@@ -158,6 +160,16 @@ class RecipeConfig:
             raise ConfigError("recipe.decay_share and recipe.final_share lie between 0 and 1")
         if not self.learning_rate > 0:
             raise ConfigError(f"recipe.learning_rate is {self.learning_rate}; it must be above 0")
+        for name in ("beta1", "beta2", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"recipe.{name} is {getattr(self, name)}; it lies from 0 to below 1"
+                )
+        for name in ("weight_decay", "patch_loss_weight", "evaluate_every", "num_workers"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"recipe.{name} is {getattr(self, name)}; it starts at 0")
+        if not self.gradient_clip > 0:
+            raise ConfigError(f"recipe.gradient_clip is {self.gradient_clip}; it must be above 0")
         self._check_stages()
         for part in PARTS:
             trained = any(part in stage.train for stage in self.all_stages())

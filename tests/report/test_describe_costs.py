@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mm.decoder.cache import KVCache
 from mm.decoder.qwen3 import Qwen3Config, Qwen3ForCausalLM, set_experts_path
 from mm.report.describe import costs
-from mm.train.optimizer import build_adamw
+from mm.train.optimizer import build_optimizer
+from mm.train.recipe import RecipeConfig
 
 SIZES: dict[str, Any] = {
     "vocab_size": 200,
@@ -167,7 +168,7 @@ def test_checkpointed_layers_keep_their_input_alone() -> None:
 def test_optimizer_state_is_what_a_step_leaves() -> None:
     config = CONFIGS["untied"]
     model = model_of(config)
-    optimizer = build_adamw(model, 1e-3, 0.1, (0.9, 0.95))
+    optimizer = build_optimizer(model, RecipeConfig())
     with torch.autocast("cpu", torch.bfloat16):
         model(token_ids(1, 4)).float().sum().backward()
     optimizer.step()

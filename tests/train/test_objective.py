@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from mm.train.objective import CHUNK, PatchClassifier, chunk_of, linear_cross_entropy
-from mm.train.optimizer import build_adamw
+from mm.train.optimizer import build_optimizer
+from mm.train.recipe import RecipeConfig
 from mm.train.schedule import learning_rate_at
 
 
@@ -90,7 +91,7 @@ def test_adamw_decays_matrices_only_and_skips_what_is_frozen() -> None:
         {"embed_tokens": torch.nn.Embedding(4, 3), "linear": torch.nn.Linear(3, 3)}
     )
     model["linear"].bias.requires_grad_(False)
-    groups = build_adamw(model, 1e-3, 0.1, (0.9, 0.95)).param_groups
+    groups = build_optimizer(model, RecipeConfig(weight_decay=0.1)).param_groups
     assert [p.shape for p in groups[0]["params"]] == [torch.Size([3, 3])]
     assert groups[0]["weight_decay"] == 0.1 and groups[1]["weight_decay"] == 0.0
     assert [p.shape for p in groups[1]["params"]] == [torch.Size([4, 3])]

@@ -7,7 +7,7 @@ from torch import nn
 
 from mm.errors import ConfigError
 from mm.registry import make_config
-from mm.train.optimizer import build_adamw
+from mm.train.optimizer import build_optimizer
 from mm.train.recipe import RecipeConfig
 from mm.train.stages import Stages
 
@@ -48,7 +48,7 @@ def build(**values: Any) -> tuple[nn.ModuleDict, Stages]:
 
 def test_a_frozen_part_keeps_weights_and_statistics() -> None:
     modules, stages = build(**STAGED)
-    optimizer = build_adamw(modules, 0.5, 0.1, (0.9, 0.95))
+    optimizer = build_optimizer(modules, stages.recipe)
     model = modules["model"]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for step in range(10):
@@ -68,7 +68,7 @@ def test_a_frozen_part_keeps_weights_and_statistics() -> None:
 
 def test_each_part_has_the_most_particular_rate_that_is_given() -> None:
     modules, stages = build(**STAGED)
-    optimizer = build_adamw(modules, 0.5, 0.1, (0.9, 0.95))
+    optimizer = build_optimizer(modules, stages.recipe)
     assert stages.set_rates(optimizer, 2) == 2.0
     assert {g["part"]: g["lr"] for g in optimizer.param_groups} == {
         "encoder": 2.0, "projector": 2.0, "decoder": 2.0, "": 2.0,
@@ -89,7 +89,7 @@ def test_the_table_says_what_is_frozen_with_counts() -> None:
 
 def test_every_stage_has_a_schedule_of_its_own() -> None:
     modules, stages = build(**{**STAGED, "warmup_steps": 2})
-    optimizer = build_adamw(modules, 0.5, 0.1, (0.9, 0.95))
+    optimizer = build_optimizer(modules, stages.recipe)
     rates = [stages.set_rates(optimizer, step) for step in range(10)]
     assert rates[:6] == [1.0, 2.0, 2.0, 2.0, 0.25, 0.5]
 
