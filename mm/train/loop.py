@@ -115,7 +115,8 @@ def train(
     metrics: dict[str, float] = {}
     sums = torch.zeros(3, device=device)
     guard, statistics = Guard(modules, folder), Statistics(modules, len(own), world)
-    progress, since = Progress(recipe.steps, start, folder.tokens(), device), start
+    progress = Progress(recipe.steps, start, folder.tokens(), device, model.decoder)
+    since = start
     with StopRequest() as stop:
         for step, batches in enumerate(progress.watch(in_steps(loader, len(own))), start):
             if stages.is_start(step):
@@ -131,7 +132,7 @@ def train(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             sums += losses
-            progress.tokens += world.size * sum(b.packed.input_ids.numel() for b in batches)
+            progress.count((batch.packed for batch in batches), world.size)
             done, asked = step + 1, world.any(stop.asked)
             if isinstance(batches[-1], ShardBatch):
                 stands = batches[-1].cursor

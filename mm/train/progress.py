@@ -9,6 +9,10 @@ from typing import TypeVar
 
 import torch
 
+from mm.data.packing import PackedBatch
+from mm.decoder.qwen3 import Qwen3ForCausalLM
+from mm.train.flops import decoder_flops, peak_flops, work_of
+
 Batch = TypeVar("Batch")
 
 
@@ -19,10 +23,19 @@ class Progress:
         steps: of the whole run.
         start: steps that are done already.
         tokens: that they took.
+        decoder: whose work is measured as a share of the device's peak, where that is known.
     """
 
-    def __init__(self, steps: int, start: int, tokens: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        steps: int,
+        start: int,
+        tokens: int,
+        device: torch.device,
+        decoder: Qwen3ForCausalLM | None = None,
+    ) -> None:
         self.steps, self.tokens, self._device = steps, tokens, device
+        self._decoder, self._flops, self._peak = decoder, 0.0, peak_flops(device)
         self._since, self._tokens_before = start, tokens
         self._waited, self._began = 0.0, time.perf_counter()
 
@@ -38,6 +51,15 @@ class Progress:
             self._waited += time.perf_counter() - began
             yield batch
 
+    def count(self, rows: Iterable[PackedBatch], processes: int = 1) -> None:
+        """Add a step: this process's rows, on the CPU; the other processes have as many."""
+        for packed in rows:
+            self.tokens += processes * packed.input_ids.numel()
+            if self._decoder is not None and self._peak is not None:
+                learns = self._decoder.model.norm.weight.requires_grad
+                flops = decoder_flops(self._decoder.config, work_of(packed), trained=learns)
+                self._flops += flops["usual"]
+
     def measure(self, done: int) -> dict[str, float]:
         """The figures since the last call, in the run's own units; then starts anew."""
         seconds = max(time.perf_counter() - self._began, 1e-9)
@@ -47,6 +69,8 @@ class Progress:
             "data_wait": min(1.0, self._waited / seconds),
             "seconds_left": (self.steps - done) * seconds / max(done - self._since, 1),
         }
+        if self._peak is not None and self._flops:
+            found["mfu"] = self._flops / seconds / self._peak
         if self._device.type == "cuda":
             found["memory_gib"] = torch.cuda.max_memory_allocated(self._device) / 2**30
         self._since, self._tokens_before = done, self.tokens
@@ -55,15 +79,16 @@ class Progress:
 
     def forget(self) -> None:
         """Leave out the time since the last logged step, as that of an evaluation."""
-        self._waited, self._began = 0.0, time.perf_counter()
+        self._waited, self._flops, self._began = 0.0, 0.0, time.perf_counter()
 
     def line(self, metrics: Mapping[str, float]) -> str:
         """One line for the person who watches."""
         memory = f"{metrics['memory_gib']:.1f} GiB  " if "memory_gib" in metrics else ""
+        share = f"MFU {metrics['mfu']:.0%}  " if "mfu" in metrics else ""
         return (
             f"step {metrics['step']}/{self.steps}  loss {metrics['loss']:.4f}  patches "
-            f"{metrics['patch_loss']:.3f}  {metrics['tokens_per_s'] / 1e3:.0f}k tok/s  waits "
-            f"{metrics['data_wait']:.0%}  {memory}{metrics['seconds_left'] / 60:.1f} min left"
+            f"{metrics['patch_loss']:.3f}  {metrics['tokens_per_s'] / 1e3:.0f}k tok/s  {share}"
+            f"waits {metrics['data_wait']:.0%}  {memory}{metrics['seconds_left'] / 60:.1f} min left"
         )
 
     def show(self, metrics: Mapping[str, float]) -> None:

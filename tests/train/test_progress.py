@@ -4,6 +4,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from mm.data.packing import Encoded, Row, collate, place
+from mm.decoder.qwen3 import Qwen3ForCausalLM
+from mm.train import progress as module
+from mm.train.flops import Work, decoder_flops
 from mm.train.progress import Progress
 
 
@@ -38,6 +42,25 @@ def test_the_line_says_what_there_is() -> None:
     wanted = "step 5/10  loss 1.5000  patches 0.250  2k tok/s  waits 2%  1.5 min left"
     assert progress.line(metrics) == wanted
     assert "  3.5 GiB  " in progress.line({**metrics, "memory_gib": 3.5})
+    assert "2k tok/s  MFU 41%  waits" in progress.line({**metrics, "mfu": 0.409})
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_the_decoders_work_is_given_as_a_share_of_the_peak(
+    monkeypatch: pytest.MonkeyPatch, tiny_decoder: Qwen3ForCausalLM, learns: bool
+) -> None:
+    monkeypatch.setattr(module, "peak_flops", lambda device: 1e9)
+    tiny_decoder.requires_grad_(learns)
+    row = Row()
+    place(row, Encoded(0, [1, 2], [([3, 4, 5], [False, True, True])]), 8)
+    progress = Progress(10, 0, 0, torch.device("cpu"), tiny_decoder)
+    progress.count([collate([row], 8, 0)], processes=2)
+    found = progress.measure(1)
+    seconds = found["tokens"] / found["tokens_per_s"]
+    assert found["tokens"] == 16  # padding too, of both processes
+    flops = decoder_flops(tiny_decoder.config, Work(5, 15, 2), trained=learns)["usual"]
+    assert found["mfu"] == pytest.approx(flops / seconds / 1e9)
+    assert "mfu" not in progress.measure(2)  # nothing was done since
 
 
 @pytest.mark.gpu
