@@ -1,17 +1,22 @@
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from mm.data.documents import BLOCK, attention_structure, block_mask
-from mm.data.packing import attention_mask
+from mm.data.packing import Encoded, Item, PackedBatch, Row, attention_mask, collate, pack, place
 from mm.decoder.attention import attend
 from mm.decoder.qwen3 import Qwen3ForCausalLM
+from mm.vlm import VisionLanguageModel
+from tests.conftest import IMAGE_TOKEN_ID
+from tests.tiny_model import squares
 
 
 def numbered(length: int, seed: int, rows: int = 2, longest: int = 400) -> tuple[Tensor, Tensor]:
@@ -113,6 +118,30 @@ def test_a_new_mask_of_every_step_is_not_compiled_again() -> None:
     assert len(compiled) == 1
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+def test_all_layers_share_one_graph_whatever_the_mask(tiny_decoder: Qwen3ForCausalLM) -> None:
+    graphs: list[Any] = []
+
+    def count(graph: Any, inputs: list[Any]) -> Any:  # what torch.compile calls a backend with
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    for layer in tiny_decoder.model.layers:
+        layer.compile(backend=count)
+    ids = torch.randint(0, 99, (2, 300), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for seed in range(3):
+            made = block_mask(*numbered(300, seed, longest=90))
+            found = tiny_decoder.hidden(ids, attention_mask=made)
+    assert len(graphs) == 1
+    plain = attention_mask(*numbered(300, 2, longest=90))
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        wanted = tiny_decoder.hidden(ids, attention_mask=plain)
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+    torch.compiler.reset()
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     ("length", "rows", "dtype", "atol"),
@@ -174,3 +203,59 @@ def test_making_a_mask_waits_for_nothing_and_takes_little_memory() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.cuda.max_memory_allocated() - before < 64 * 2**20
+
+
+def conversations(seed: int) -> list[Encoded]:
+    """Questions about pictures of 4 tokens that do not see each other, each answer learned."""
+    rng, found = random.Random(seed), []
+    for picture in range(24):
+        items: list[Item] = []
+        for _ in range(rng.randrange(1, 4)):
+            length = rng.randrange(20, 60)
+            ids = [rng.randrange(10, 99) for _ in range(length)]
+            items.append((ids, [at > 8 for at in range(length)]))
+        found.append(Encoded(picture, [8, *[IMAGE_TOKEN_ID] * 4, 9], items))
+    return found
+
+
+def learn(model: VisionLanguageModel, batch: PackedBatch, pixels: Tensor, blocks: bool) -> Tensor:
+    """Add the gradients of a batch's summed loss; return the loss of each label."""
+    mask = (block_mask if blocks else attention_mask)(batch.segment_ids, batch.prefix_ids)
+    hidden = model.hidden(
+        batch.input_ids, squares(pixels), position_ids=batch.position_ids, attention_mask=mask
+    )
+    wanted = hidden.flatten(0, 1)[batch.label_positions]
+    losses = F.cross_entropy(model.logits(wanted).float(), batch.label_ids, reduction="none")
+    losses.sum().backward()
+    return losses.detach()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_long_row_learns_what_its_documents_would_alone(
+    tiny_vlm: VisionLanguageModel, compiled: bool
+) -> None:
+    model = tiny_vlm.cuda()
+    pixels = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(0)).cuda()
+    talks = conversations(0)
+    alone = []
+    for talk in talks:
+        for item in range(len(talk.items)):
+            row = Row()
+            place(row, replace(talk, items=[talk.items[item]]), 80)
+            batch = collate([row], 80, 0).to("cuda")
+            alone.append(learn(model, batch, pixels[[talk.picture]], blocks=False))
+    wanted = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    rows = list(pack(talks, 2500, images_per_row=24))
+    assert len(rows) == 1
+    order = [part.picture for part in rows[0].parts]
+    if compiled:
+        for layer in model.decoder.model.layers:
+            layer.compile()
+    found = learn(model, collate(rows, 2500, 0).to("cuda"), pixels[order], blocks=True)
+    torch.testing.assert_close(found, torch.cat(alone), atol=2e-5, rtol=1e-4)
+    largest = max(float(gradient.abs().max()) for gradient in wanted.values())
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, wanted[name], atol=1e-6 * largest, rtol=1e-3)
