@@ -26,11 +26,12 @@ def main(config: DictConfig) -> float | None:
     """Compose the configuration, then train: a run, or a job of a sweep."""
     from mm.evaluate.held_out import make_evaluate
     from mm.privacy.errors import PrivacyError
+    from mm.report.describe.figures import training_costs
     from mm.train.build import run
     from mm.train.sweep import start
 
     def train(values: dict[str, Any], text: str) -> dict[str, float]:
-        return run(values, text, make_evaluate)
+        return run(values, text, make_evaluate, training_costs)
 
     chosen = HydraConfig.get()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -196,6 +196,10 @@ class ShardStream(Dataset[ShardBatch]):
             asdict(self.counts),
             self.cursor(),
         )
+
+    def conversations(self, most: int) -> Iterator[Encoded | str]:
+        """The epoch's first conversations as tokens, or why one is left out before packing."""
+        return map(self._encode, self._order[:most])
 
     def cursor(self) -> Cursor:
         """Where the stream stands: numbers of samples and of their turns, and no content."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from mm.train import loggers
 from mm.train.distributed import World, join
 from mm.train.feeds import SceneFeed, ShardFeed, square_side
 from mm.train.loop import Evaluate, train
+from mm.train.plan import Estimate, plan
 from mm.train.recipe import PARTS, RecipeConfig
 from mm.train.run import Keep, RunFolder
 from mm.train.step import Feed, stream_seed
@@ -102,8 +102,16 @@ def build_feed(
     raise ConfigError(unknown_name_message("data.kind", data["kind"], ("scenes", "shards")))
 
 
-def run(config: Config, config_yaml: str, make_evaluate: MakeEvaluate) -> dict[str, float]:
+def run(
+    config: Config,
+    config_yaml: str,
+    make_evaluate: MakeEvaluate,
+    estimate: Estimate | None = None,
+) -> dict[str, float]:
     """Train as `config` says; leave the model in `<output>/model`.
+
+    Args:
+        estimate: what a step takes, for `plan=true`.
 
     Raises:
         MMError, ValueError: anything wrong with the configuration, before anything is loaded.
@@ -114,6 +122,11 @@ def run(config: Config, config_yaml: str, make_evaluate: MakeEvaluate) -> dict[s
             raise ConfigError(unknown_name_message("config key", key, KNOWN_KEYS))
     recipe: RecipeConfig = make_config(RecipeConfig, config["recipe"], "recipe")
     device = pick_device(config["device"])
+    if config["plan"]:
+        tokenizer = Tokenizer.from_file(config["tokenizer"])
+        parts = model_config(config, tokenizer)
+        print(plan(config, parts, recipe, tokenizer, device, estimate))
+        return {}
     with join(device) as world:
         return _run(config, config_yaml, make_evaluate, recipe, device, world)
 
@@ -129,9 +142,6 @@ def _run(
     tokenizer = Tokenizer.from_file(config["tokenizer"])
     parts = model_config(config, tokenizer)
     model = build_model(parts)
-    if config["plan"]:
-        print(plan(model, recipe))
-        return {}
     if config["init"]:
         init_from(model, config["init"])
     else:
@@ -184,19 +194,3 @@ def save_model(
         f"\n\n```json\n{json.dumps(dict(facts), indent=2)}\n```\n"
     )
     native.save(model.cpu(), tokenizer, directory, card=card, extra=extra, dtype=torch.bfloat16)
-
-
-def plan(model: VisionLanguageModel, recipe: RecipeConfig) -> str:
-    """What would be trained: parameters per part, tokens per picture, steps."""
-    side = square_side(model)
-    lines = [
-        f"{part:<10} {sum(p.numel() for p in getattr(model, part).parameters()):>12,} parameters"
-        for part in PARTS
-    ]
-    lines.append(f"{'together':<10} {sum(p.numel() for p in model.parameters()):>12,} parameters")
-    if side is None:
-        lines.append(f"a picture of 640x480 takes {model.num_image_tokens(480, 640)} tokens")
-    else:
-        lines.append(f"a picture takes {model.num_image_tokens(side, side)} tokens")
-    lines += [f"recipe.{key}: {value}" for key, value in dataclasses.asdict(recipe).items()]
-    return "\n".join(lines)

@@ -58,6 +58,19 @@ def figures(description: Description) -> Figures:
     return found
 
 
+def training_costs(parts: Mapping[str, Any], **planned: Any) -> Figures:
+    """Memory and FLOPs of one training step of a model's parts.
+
+    Args:
+        planned: fields of `Plan`, such as tokens and length.
+    """
+    from mm.report.describe import Plan, describe
+
+    config = {part: parts[part] for part in ("encoder", "projector", "decoder")}
+    found: Figures = figures(describe(config, plan=Plan(**planned)))["training"]
+    return found
+
+
 def _value_bytes(description: Description) -> float:
     """Bytes of a number in the cache: weights of fewer bits are computed with in bfloat16."""
     return 4.0 if description.plan.dtype == "fp32" else 2.0
