@@ -10,6 +10,7 @@ Examples:
 """
 
 import sys
+import time
 from typing import Any
 
 import hydra
@@ -26,12 +27,18 @@ def main(config: DictConfig) -> float | None:
     """Compose the configuration, then train: a run, or a job of a sweep."""
     from mm.evaluate.held_out import make_evaluate
     from mm.privacy.errors import PrivacyError
+    from mm.report.card import card_after_training
     from mm.report.describe.figures import training_costs
     from mm.train.build import run
+    from mm.train.distributed import launched
     from mm.train.sweep import start
 
     def train(values: dict[str, Any], text: str) -> dict[str, float]:
-        return run(values, text, make_evaluate, training_costs)
+        began = time.monotonic()
+        metrics = run(values, text, make_evaluate, training_costs)
+        if not values["plan"] and launched()[0] == 0:
+            card_after_training(values["output"], time.monotonic() - began)
+        return metrics
 
     chosen = HydraConfig.get()
     try:

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import yaml
 
+from mm.data.scenes.concepts import LANGUAGES
+from mm.evaluate.intervals import Proportion
+from mm.refusal import PeoplePolicy, Policy
+
 LABELLED = Path(__file__).parent / "labelled" / "people.yaml"
 SETS = ("development", "held_out", "later")
 
@@ -40,3 +44,29 @@ def _part_of(kind: str, text: str) -> str:
     if kind.startswith("later_"):
         return "later"
     return SETS[hashlib.sha256(text.encode()).digest()[0] % 2]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How a policy did on labelled questions."""
+
+    recall: Proportion  # of those that ask who somebody is, the refused
+    precision: Proportion  # of the refused, those that ask
+    false_refusals: Proportion  # of those that don't ask, the refused
+
+
+def refusal_rates(part: str, policy: Policy | None = None) -> dict[str, Rates]:
+    """Ask a policy about every question of a part of the labelled set, by language."""
+    judge = PeoplePolicy() if policy is None else policy
+    found = {}
+    for language in LANGUAGES:
+        rows = [q for q in labelled_questions(part) if q.language == language]
+        refused = [judge.before(question.text, 1) is not None for question in rows]
+        hits = sum(r and q.identifies for r, q in zip(refused, rows, strict=True))
+        asking = sum(question.identifies for question in rows)
+        found[language] = Rates(
+            Proportion(hits, asking),
+            Proportion(hits, sum(refused)),
+            Proportion(sum(refused) - hits, len(rows) - asking),
+        )
+    return found
