@@ -61,11 +61,13 @@ def main() -> int:
         help="decode: 1,32; encoder: searched; train: tokens, 16384,8192",
     )
     add("--budget", dest="budget_s", type=float, help="start nothing after so many seconds (200)")
+    add(
+        "--breakdown", action="store_true", default=None, help="decode and train: time kernels, too"
+    )
     add("--device", help="cpu or cuda; default: what there is")
     decode = parser.add_argument_group("decode").add_argument
     decode("--prompt-tokens", type=int, help="default: 128")
     decode("--new-tokens", type=int, help="default: 128")
-    decode("--breakdown", action="store_true", default=None, help="time each kernel of fused")
     decode("--tune", dest="tune_s", type=float, help="seconds to look for better cuts of them")
     options = {k: v for k, v in vars(parser.parse_intermixed_args()).items() if v is not None}
     what, words = options.pop("what"), options.pop("words")

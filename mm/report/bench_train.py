@@ -56,6 +56,7 @@ class TrainSettings:
         workers: loader processes.
         budget_s: start nothing after so many seconds; what is left out is said.
         device, dtype: as by default a GPU if there is one, and bfloat16 there.
+        breakdown: also time each kernel of a step on a GPU.
         target: where what is measured so far is written after each engine.
     """
 
@@ -70,6 +71,7 @@ class TrainSettings:
     device: str = ""
     dtype: str = ""
     seed: int = 0
+    breakdown: bool = False
     target: Path | None = None
 
     def resolved(self) -> TrainSettings:
@@ -113,6 +115,7 @@ class Row:
     keys: float = 0.0  # that a token attends to, mean
     memory_gib: float | None = None
     loss: float | None = None
+    kernels: list[tuple[str, int, float]] = field(default_factory=list)
     left_out: str | None = None
 
 
@@ -243,6 +246,8 @@ def _measure(
     row.keys = everything.pairs / everything.tokens
     if device.type == "cuda":
         row.memory_gib = torch.cuda.max_memory_allocated(device) / 2**30
+        if settings.breakdown:
+            row.kernels = train_engines.kernels(step, next(batches))
 
 
 def _line(result: Mapping[str, Any], row: Mapping[str, Any]) -> str:
@@ -305,4 +310,14 @@ def table(result: Mapping[str, Any]) -> str:
                 f"{row['prepare_s']:.0f} s",
             )
         )
-    return "\n".join([*lines, "", *align(cells, left=(0, 1)), *left_out])
+    lines += ["", *align(cells, left=(0, 1)), *left_out]
+    for row in result["rows"]:
+        if row["kernels"]:
+            spent = sum(took for _, _, took in row["kernels"])
+            name = f"{row['model']} {row['engine']} x {row['tokens']}"
+            lines += ["", f"{name}: {spent:.1f} ms a step in kernels"]
+            longest = [
+                (f"{took:.2f}", f"{n}x", kernel[:110]) for kernel, n, took in row["kernels"][:40]
+            ]
+            lines += align(longest, left=(2,))
+    return "\n".join(lines)

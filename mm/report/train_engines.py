@@ -101,6 +101,21 @@ def update(modules: nn.Module, optimizer: Optimizer, loss: Tensor) -> Tensor:
     return loss
 
 
+def kernels(step: Step, batch: ShardBatch) -> list[tuple[str, int, float]]:
+    """What a step runs on a GPU, the longest first: name, how often, milliseconds together."""
+    from torch.profiler import ProfilerActivity, profile
+
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        step(batch)
+        torch.cuda.synchronize()
+    found = [
+        (event.key, event.count, event.self_device_time_total / 1e3)
+        for event in profiled.key_averages()
+    ]
+    return sorted(found, key=lambda kernel: -kernel[2])
+
+
 def llava_model(shape: VisionLanguageModel) -> Any:
     """transformers' `LlavaForConditionalGeneration` of the same sizes, which trains as ours.
 
