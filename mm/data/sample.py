@@ -1,8 +1,11 @@
 """The one record type that every reader yields, and a record whose pictures are still in files."""
 
 import hashlib
+import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mm.privacy.door import Limits, read_bytes
 from mm.privacy.errors import DoorError
@@ -61,9 +64,20 @@ class Pending:
 
 
 Record = Sample | Pending
+DETAILS = "questions"  # the tag of a sample that `question_details` makes
 
 
 def make_source_id(*parts: str | int) -> str:
     """Hash where a record comes from (32 hex digits), so that no path enters a shard."""
     name = "\0".join(map(str, parts)).encode("utf-8", "surrogatepass")
     return hashlib.sha256(name).hexdigest()[:32]
+
+
+def question_details(questions: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Make the tag by which a source says more of its questions, for evaluation.
+
+    Args:
+        questions: for each, in order, any of `id`; `answers` (all that are accepted) and `choices`,
+            lists of texts; `tags`, a mapping of texts.
+    """
+    return {DETAILS: json.dumps(list(questions), ensure_ascii=False)}

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from mm.data.sample import Sample
+from mm.data.sample import DETAILS, Sample
 from mm.data.scenes.concepts import LANGUAGES
 from mm.encoders import Pictures
 from mm.errors import UsageError
@@ -28,7 +28,6 @@ from mm.text.frame import PictureFrame
 from mm.text.tokenizer import Tokenizer
 from mm.vlm import ImageFeatures, VisionLanguageModel
 
-DETAILS = "questions"  # tag of a sample: a JSON list, one mapping a question; see `details`
 _NOT_SLICES = (DETAILS, "labels", "note")
 _LONGEST_SLICE = 40
 _T = TypeVar("_T")
@@ -88,20 +87,12 @@ def normalise(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip().removesuffix(".")
 
 
-def details(questions: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Make the tag by which a source says more of its questions, one mapping each.
-
-    Known keys: `id`; `answers` and `choices` (lists of texts); `tags` (a mapping of texts).
-    """
-    return {DETAILS: json.dumps(list(questions), ensure_ascii=False)}
-
-
 def questions_of(sample: Sample) -> list[Question]:
     """The independent questions of a sample.
 
     Its tag `labels` holds, for every exchange, labels joined by `+`, exchanges separated by spaces:
     `caption.en+caption.en.2` is of kind `caption`, in English, of a scene of 2 things. Its tag
-    `questions` is made by `details`. All other short tags become tags of every question.
+    `questions` is made by `question_details`. All other short tags become tags of every question.
 
     Raises:
         UsageError: the tag `questions` is malformed.

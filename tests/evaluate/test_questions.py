@@ -1,14 +1,13 @@
 import pytest
 import torch
 
-from mm.data.sample import Sample
+from mm.data.sample import Sample, question_details
 from mm.errors import UsageError
 from mm.evaluate.questions import (
     Answered,
     Question,
     ask,
     by_label,
-    details,
     joined,
     questions_of,
 )  # fmt: skip
@@ -54,7 +53,7 @@ def test_questions_of_a_sample_carry_their_labels_and_tags() -> None:
 
 def test_a_source_says_more_of_its_questions() -> None:
     more = [{"id": "77", "answers": ["x", "y"], "tags": {"type": "z"}}, {"choices": ["A1", "A2"]}]
-    first, second = questions_of(Sample([b""], TURNS, details(more), "0"))
+    first, second = questions_of(Sample([b""], TURNS, question_details(more), "0"))
     assert first.id == "77" and first.accepted == ("x", "y") and first.tags == {"type": "z"}
     assert second.choices == ("A1", "A2") and second.accepted == ("A2",)
     assert Answered(first, "y").is_right and not Answered(first, "A1").is_right

@@ -124,6 +124,26 @@ def caption_turns(prompt: str, captions: Iterable[str]) -> list[tuple[str, str]]
     return turns
 
 
+def question_turns(exchanges: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Make the turns of a picture with independent questions and their answers."""
+    turns: list[tuple[str, str]] = []
+    for question, answer in exchanges:
+        turns.append(("user", question if turns else "<image>" + question))
+        turns.append(("assistant", answer))
+    return turns
+
+
+def text(value: Any) -> str:  # parsed JSON
+    """Check that parsed JSON is a text.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    return value
+
+
 def open_json(path: Path) -> TextIO:
     """Open a JSON file; bytes that are no UTF-8 become half characters, which scrubbing refuses.
 

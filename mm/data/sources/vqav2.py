@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mm.data.sample import Record
+from mm.data.sample import Record, question_details
 from mm.data.sources import files
 from mm.errors import UsageError
 
@@ -24,6 +24,8 @@ class Source(files.Reader):
             samples then hold questions only.
         root: folder of the pictures; the questions file's own by default.
         picture: name of a picture; {image_id} stands for its number.
+        people: for evaluation, also what each of the ten annotators answered, with the question's
+            number and types (see `question_details`).
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Source(files.Reader):
         annotations: str | None = None,
         root: str | None = None,
         picture: str = "COCO_train2014_{image_id:012d}.jpg",
+        people: bool = False,
     ) -> None:
         self.path = files.need_file(path, "vqav2", "a v2_OpenEnded_*_questions.json file")
         self.annotations = None
@@ -49,18 +52,21 @@ class Source(files.Reader):
                 f"source.picture is {picture!r}; it must name a picture by its number, such as"
                 " COCO_val2014_{image_id:012d}.jpg"
             ) from None
-        self.picture = picture
+        self.picture, self.people = picture, people
 
     def records(self) -> Iterator[Record]:
         answers = self._answers()
         turns: dict[int, list[tuple[str, str]]] = {}
+        more: dict[int, list[dict[str, Any]]] = {}
         try:
             for item in _items(self.path, "questions"):
                 number, asked = int(item["image_id"]), int(item["question_id"])
                 pair = turns.setdefault(number, [])
                 pair.append(("user", ("" if pair else "<image>") + _text(item["question"])))
                 if self.annotations is not None:
-                    pair.append(("assistant", answers.pop(asked)))
+                    answer, details = answers.pop(asked)
+                    pair.append(("assistant", answer))
+                    more.setdefault(number, []).append(details)
         except KeyError as error:
             if error.args and isinstance(error.args[0], int):
                 raise UsageError(
@@ -73,7 +79,8 @@ class Source(files.Reader):
         del answers
         for index, number in enumerate(sorted(turns)):
             name = self.picture.format(image_id=number)
-            yield files.with_pictures(self.root, [name], turns.pop(number), {}, index)
+            tags = question_details(more.pop(number)) if self.people and more else {}
+            yield files.with_pictures(self.root, [name], turns.pop(number), tags, index)
 
     def count(self) -> int:
         try:
@@ -81,18 +88,29 @@ class Source(files.Reader):
         except (ValueError, KeyError, TypeError, RecursionError):
             return 0  # reading says what is wrong
 
-    def _answers(self) -> dict[int, str]:
-        """Map a question to the answer that most of the ten annotators gave."""
+    def _answers(self) -> dict[int, tuple[str, dict[str, Any]]]:
+        """Map a question to the answer that most of the annotators gave, and to its details."""
         if self.annotations is None:
             return {}
         try:
             return {
-                int(item["question_id"]): _text(item["multiple_choice_answer"])
+                int(item["question_id"]): (
+                    _text(item["multiple_choice_answer"]),
+                    _details(item) if self.people else {},
+                )
                 for item in _items(self.annotations, "annotations")
             }
         except (ValueError, KeyError, TypeError, RecursionError):
-            what = "annotations (question_id, multiple_choice_answer)"
+            what = "annotations (question_id, multiple_choice_answer, answers)"
             raise _malformed(self.annotations, what) from None
+
+
+def _details(item: dict[str, Any]) -> dict[str, Any]:  # parsed JSON
+    return {
+        "id": str(item["question_id"]),
+        "answers": [_text(one["answer"]) for one in item["answers"]],
+        "tags": {name: _text(item[name]) for name in ("answer_type", "question_type")},
+    }
 
 
 def _items(path: Path, key: str) -> Iterator[dict[str, Any]]:  # parsed JSON

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mm.evaluate.intervals import Array
 from mm.evaluate.metrics import Metric as Base
 from mm.evaluate.metrics import Scored
 from mm.evaluate.metrics.words import words
@@ -21,7 +22,10 @@ _ANNOUNCED = re.compile(r"(?i:answer|option|choice)(?i: is)?\W*([A-Z])(?:\W|$)")
 
 
 class Metric(Base):
-    """1 where the right one was chosen; `unread` is 1 where no choice could be made out."""
+    """1 where the right one was chosen; `unread` is 1 where no choice could be made out.
+
+    `circular` is the share of questions that are right in every rotation of their choices.
+    """
 
     def score(self, answers: Sequence[Answered]) -> list[Scored]:
         found = []
@@ -30,7 +34,26 @@ class Metric(Base):
             number = chosen(answered.said, choices)
             right = number is not None and choices[number] == answered.question.answer
             found.append(Scored(float(right), {"unread": float(number is None)}))
-        return found
+        return _with_rotations(answers, found)
+
+    def measures(self, sums: Mapping[str, Array]) -> dict[str, Array]:
+        if "rounds" not in sums:
+            return {}
+        return {"circular": sums["whole_rounds"] / sums["rounds"]}
+
+
+def _with_rotations(answers: Sequence[Answered], scored: list[Scored]) -> list[Scored]:
+    """Note of each question that is asked in rotations its part of a round, and of a right one."""
+    rounds: dict[str, list[int]] = {}
+    for number, answered in enumerate(answers):
+        if "rotation" in answered.question.tags:
+            rounds.setdefault(answered.question.id.rsplit("/", 1)[0], []).append(number)
+    for numbers in rounds.values():
+        right = float(all(scored[n].score for n in numbers))
+        part = {"rounds": 1 / len(numbers), "whole_rounds": right / len(numbers)}
+        for n in numbers:
+            scored[n] = Scored(scored[n].score, {**scored[n].extra, **part})
+    return scored
 
 
 def chosen(said: str, choices: Sequence[str]) -> int | None:
