@@ -121,7 +121,13 @@ def test_source_builds(name: str, tmp_path: Path) -> None:
         table = pyarrow.table({"image": [b""], "text": [""]})
         pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
         more = ["source.caption=text"]
-    path = tmp_path / "records.json" if name in ("coco", "jsonl", "llava", "vqav2") else tmp_path
+    if name == "mmstar":
+        columns = ("image", "question", "answer", "index", "category", "l2_category")
+        table = pyarrow.table({column: [""] for column in columns})
+        pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    one_file = ("coco", "gqa", "jsonl", "llava", "mmbench", "pope", "vqav2")
+    path = tmp_path / "records.json" if name in one_file else tmp_path
+    (tmp_path / "images").mkdir()
     config = composed("scrub", f"source={name}", f"source.path={path}", *more)
     assert type(instantiate(config.source)).__module__ == f"mm.data.sources.{name}"
 

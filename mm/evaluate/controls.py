@@ -94,7 +94,7 @@ class Gain:
     @property
     def looks(self) -> bool:
         """Whether the picture helps, beyond the interval."""
-        return self.gain.low > 0
+        return bool(self.gain.low > 0)
 
 
 def vision_gain(runs: Mapping[str, Sequence[Record]], bounded: bool = True) -> dict[str, Gain]:
@@ -141,7 +141,7 @@ def _gain(runs: Mapping[str, Sequence[Record]], bounded: bool) -> Gain:
     n = len(runs["true"])
     scores = {kind: estimate_of(runs[kind], bounded) for kind in kinds}
     chance = _chance(runs["true"])
-    leaks = "none" in scores and scores["none"].low > chance
+    leaks = "none" in scores and bool(scores["none"].low > chance)
     return Gain(scores, kinds[best], Estimate(value, low, high, 1, len(order), n), chance, leaks)
 
 

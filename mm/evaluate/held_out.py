@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +21,85 @@ from mm.data.scenes.render import Renderer
 from mm.data.scenes.style import PLAIN_STYLE
 from mm.data.shards import ShardReader
 from mm.encoders import Pictures
-from mm.evaluate.questions import Answered, Question, ask, ask_samples, by_label
+from mm.evaluate.questions import Answered, Question, ask, ask_samples, by_label, questions_of
+from mm.evaluate.results import Result, measures_of
+from mm.evaluate.task import Subject, TaskConfig, TaskData, run_task
 from mm.privacy.door import open_image
+from mm.registry import make_config
 from mm.text.tokenizer import Tokenizer
 from mm.train.feeds import HELD_OUT_CANVAS
 from mm.train.loop import Evaluate
 from mm.vlm import VisionLanguageModel
 
 HELD_OUT_SEED = 20_000
+# As `mm.train.build.save_model` saves.
+SAVED_DTYPE = torch.bfloat16
+TRAINED_CHAT = {"thinking": "none"}
 
 
 def make_evaluate(
     config: Mapping[str, Any], tokenizer: Tokenizer, device: torch.device
 ) -> Evaluate | None:
-    """The held-out measure that `config["data"]["held_out"]` describes, or None if it is empty.
+    """The held-out measures that `config["data"]["held_out"]` describes, or None if it is empty.
 
-    It also writes the run's `held_out.jsonl`: which questions were right, for `scripts/compare.py`.
+    Its own questions also become the run's `held_out.jsonl`: which were right, for
+    `scripts/compare.py`. A `task` of conf/task becomes `results/TASK.json` with its records.
     """
     output = Path(config["output"])
     data = config["data"]
     held_out = data["held_out"]
-    if data["kind"] == "scenes":
-        if not held_out.get("scenes"):
-            return None
-        return _scenes(data["artwork"], held_out, tokenizer, device, output)
-    if not held_out.get("shards"):
+    measures: list[Evaluate] = []
+    if data["kind"] == "scenes" and held_out.get("scenes"):
+        measures.append(_scenes(data["artwork"], held_out, tokenizer, device, output))
+    if data["kind"] != "scenes" and held_out.get("shards"):
+        measures.append(_shards(held_out, tokenizer, output))
+    if held_out.get("task"):
+        measures.append(_task(held_out["task"], held_out.get("samples"), tokenizer, output))
+    if not measures:
         return None
-    return _shards(held_out, tokenizer, output)
+
+    def evaluate(model: VisionLanguageModel) -> dict[str, float]:
+        return {name: value for measure in measures for name, value in measure(model).items()}
+
+    return evaluate
+
+
+def _task(
+    values: Mapping[str, Any], limit: int | None, tokenizer: Tokenizer, output: Path
+) -> Evaluate:
+    """What `scripts/evaluate.py` would measure of the model if it were saved now."""
+    task: TaskConfig = make_config(TaskConfig, values, "data.held_out.task")
+    data = TaskData(task)
+
+    def evaluate(model: VisionLanguageModel) -> dict[str, float]:
+        device = next(model.parameters()).device
+        with as_saved(model), torch.autocast(device.type, enabled=False):
+            answers = run_task(Subject(model, tokenizer, TRAINED_CHAT), data, limit=limit)
+        measures = measures_of(answers.records, data.metric)
+        command = f"python scripts/evaluate.py model={output} task={task.name}"
+        command += f" limit={limit}" if limit else ""
+        facts = {"command": command, **data.facts, "samples": limit}
+        facts["left_out"] = dict(answers.left_out)
+        result = Result(task.name, task.version, answers.records, measures, facts)
+        result.save(output / "results" / f"{task.name}.json")
+        return {f"{task.name}/{part}": e.value for part, e in measures["score"].items()}
+
+    return evaluate
+
+
+@contextmanager
+def as_saved(model: VisionLanguageModel) -> Iterator[None]:
+    """Give the weights the values that a saved model has, and then their own again."""
+    tensors = {n: t for n, t in model.state_dict().items() if t.is_floating_point()}
+    own = {name: tensor.clone() for name, tensor in tensors.items()}
+    with torch.no_grad():
+        try:
+            for name, tensor in tensors.items():
+                tensor.copy_(own[name].to(SAVED_DTYPE))
+            yield
+        finally:
+            for name, tensor in tensors.items():
+                tensor.copy_(own[name])
 
 
 def _scenes(
@@ -83,8 +137,10 @@ def _shards(held_out: Mapping[str, Any], tokenizer: Tokenizer, output: Path) -> 
         def prepare(images: Any) -> Pictures:
             return model.encoder.preprocess([open_image(data) for data in images])
 
-        answers = ask_samples(model, tokenizer, samples, prepare)
-        return _measures(([answered] for answered in answers), output)
+        answers = iter(ask_samples(model, tokenizer, samples, prepare))
+        # A picture with its questions is one item.
+        rows = (list(islice(answers, len(questions_of(sample)))) for sample in samples)
+        return _measures(rows, output)
 
     return evaluate
 

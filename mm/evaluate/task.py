@@ -51,7 +51,7 @@ class SourceConfig:
 
     name: str
     path: str = ""
-    options: Any = field(default_factory=dict)  # a mapping: the reader's own arguments
+    options: Mapping[str, Any] = field(default_factory=dict)  # the reader's own
 
     def samples(self) -> Iterable[Sample]:
         """Open the files."""

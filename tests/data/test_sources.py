@@ -44,7 +44,10 @@ def listed(name: str, path: Path | str, **options: object) -> list[Sample]:
 
 
 def test_registry_knows_the_readers() -> None:
-    known = ["coco", "easy_vqa", "folder", "jsonl", "llava", "parquet", "vqav2", "webdataset"]
+    known = [
+        "coco", "easy_vqa", "folder", "gqa", "jsonl", "llava", "mmbench", "mmstar", "parquet",
+        "pope", "vqav2", "webdataset",
+    ]  # fmt: skip
     assert sources.names() == known
     with pytest.raises(UnknownNameError, match="unknown source 'josnl'.*did you mean 'jsonl'"):
         sources.get("josnl")

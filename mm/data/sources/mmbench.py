@@ -59,8 +59,8 @@ class Source(files.Reader):
             yield from rows
 
     def _sample(self, row: dict[str, str], data: bytes) -> Sample:
-        choices = [row[letter] for letter in LETTERS if (row.get(letter) or "").strip()]
-        right = choices[LETTERS.index(row["answer"])]
+        offered = {x: row[x] for x in LETTERS if (row.get(x) or "").strip()}
+        choices, right = list(offered.values()), offered[row["answer"]]
         hint = (row.get("hint") or "").strip()
         question = f"{hint}\n{row['question']}" if hint and hint != "nan" else row["question"]
         tags = {name: row[name] for name in _TAGS if row.get(name)}
