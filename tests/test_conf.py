@@ -47,7 +47,17 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in resolved.items()}
 
 
+def experiments() -> list[str]:
+    """All of them, those of folders too; Python 3.12 would not follow conf/experiment by itself."""
+    folder = (CONF / "experiment").resolve()
+    return sorted(
+        path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")
+    )
+
+
 def options(group: str) -> list[str]:
+    if group == "experiment":
+        return experiments()
     return [path.stem for path in FILES if path.parent.as_posix() == group]
 
 

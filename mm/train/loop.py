@@ -18,6 +18,7 @@ from mm.train.guard import Guard
 from mm.train.lora import add_lora, merge_lora
 from mm.train.objective import PatchClassifier
 from mm.train.optimizer import build_optimizer, check_state
+from mm.train.profiling import Profile
 from mm.train.progress import Progress
 from mm.train.recipe import PARTS, RecipeConfig
 from mm.train.run import RunFolder
@@ -114,10 +115,10 @@ def train(
     )
     metrics: dict[str, float] = {}
     sums = torch.zeros(3, device=device)
-    guard, statistics = Guard(modules, folder), Statistics(modules, len(own), world)
+    guard, statistics = Guard(modules, folder, optimizer), Statistics(modules, len(own), world)
     progress = Progress(recipe.steps, start, folder.tokens(), device, model.decoder)
     since = start
-    with StopRequest() as stop:
+    with StopRequest() as stop, Profile(recipe.profile_steps, folder, device) as profile:
         for step, batches in enumerate(progress.watch(in_steps(loader, len(own))), start):
             if stages.is_start(step):
                 stages.enter(stages.at(step)[0])
@@ -126,17 +127,24 @@ def train(
             statistics.before()
             losses = backward(run, feed, batches, recipe, device, world)
             norm = clip_gradients(modules, recipe.gradient_clip)
-            if not torch.isfinite(losses.sum() + norm):
-                guard.stop(losses, norm, batches, step, optimizer, world.share(stands, -1))
+            guard.after(losses, norm, batches, step, stands)
             statistics.join()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             sums += losses
+            profile.step()
             progress.count((batch.packed for batch in batches), world.size)
             done, asked = step + 1, world.any(stop.asked)
             if isinstance(batches[-1], ShardBatch):
                 stands = batches[-1].cursor
-            if done % recipe.log_every == 0 or done == recipe.steps or asked:
+            ends = done == recipe.steps or asked
+            logs, saves, evaluates = (
+                every > 0 and done % every == 0
+                for every in (recipe.log_every, recipe.checkpoint_every, recipe.evaluate_every)
+            )
+            if ends or logs or saves or evaluates:
+                guard.look()
+            if ends or logs:
                 mean_loss, mean_patch, mean_balance = (sums / (done - since)).tolist()
                 sums.zero_()
                 metrics = {
@@ -156,13 +164,13 @@ def train(
                     progress.show(metrics)
                 folder.log(metrics)
             # Metrics before the checkpoint: resuming drops lines after it and loses none before.
-            if done == recipe.steps or asked or done % recipe.checkpoint_every == 0:
+            if ends or saves:
                 folder.save(done, modules, optimizer, world.share(stands, -1))
             if asked and done < recipe.steps:
                 raise StoppedError(
                     f"stopped after step {done} as asked; the same command goes on from there"
                 )
-            if recipe.evaluate_every and done % recipe.evaluate_every == 0 and done < recipe.steps:
+            if evaluates and done < recipe.steps:
                 metrics |= _evaluated(whole.of(model), evaluate, done, folder)
                 stages.enter(stages.at(done)[0])
                 progress.forget()

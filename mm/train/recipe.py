@@ -128,6 +128,7 @@ class RecipeConfig:
     keep_every: int = 0  # and those of steps that this divides, for ever
     keep_best: str = ""  # and the one with the best value so far of this logged metric
     keep_best_by: Literal["max", "min"] = "max"
+    profile_steps: int = 0  # above 0: so many are profiled, after the first few
     distinct_batches: int = 0  # above 0: only the first so many, again and again
     seed: int = 0
 
@@ -165,7 +166,8 @@ class RecipeConfig:
                 raise ConfigError(
                     f"recipe.{name} is {getattr(self, name)}; it lies from 0 to below 1"
                 )
-        for name in ("weight_decay", "patch_loss_weight", "evaluate_every", "num_workers"):
+        from_none = ("weight_decay", "patch_loss_weight", "evaluate_every", "num_workers")
+        for name in (*from_none, "profile_steps", "distinct_batches"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"recipe.{name} is {getattr(self, name)}; it starts at 0")
         if not self.gradient_clip > 0:

@@ -37,7 +37,7 @@ from mm.privacy.errors import LedgerError
 from mm.privacy.metadata import check_pixels_only
 from mm.privacy.policy import Policy
 from mm.text.tokenizer import train_tokenizer
-from mm.train import loop, step
+from mm.train import loop, optimizer, step
 from mm.train.build import run
 from mm.train.distributed import World
 from mm.train.recipe import RecipeConfig
@@ -386,6 +386,45 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_know(
     monkeypatch.setattr(step, "losses", plain)
     tiny_run.train(folder)  # goes on from the saved state, with what was wrong put right
     assert metrics(folder)[-1]["step"] == 12
+
+
+def test_a_bad_step_is_left_out_on_the_device_until_the_host_looks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where the optimiser is fused: nothing waits, and the same state is saved."""
+
+    def fused(named: Any, recipe: RecipeConfig) -> torch.optim.AdamW:
+        groups = optimizer._groups(named, recipe.weight_decay)
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+
+    monkeypatch.setattr(optimizer, "_adamw", fused)
+    often = ["recipe.checkpoint_every=5", "recipe.keep_checkpoints=3"]
+    tiny_run.train(folder, f"output={folder}/good", *often)
+    plain = step.losses
+
+    def spoilt(run: Any, feed: Any, batch: Any, recipe: Any) -> Any:
+        loss, patch, balance = plain(run, feed, batch, recipe)
+        return loss * (float("nan") if batch.step == 5 else 1.0), patch, balance
+
+    monkeypatch.setattr(step, "losses", spoilt)
+    with pytest.raises(NotFiniteError, match=r"loss is nan at step 6"):
+        tiny_run.train(folder, "recipe.log_every=8", "recipe.checkpoint_every=100")
+    assert json.loads((folder / "run/not_finite.json").read_text())["batches"] == [5]
+    for kind in ("weights", "optimizer"):
+        saved, wanted = (
+            load_tensors(folder / f"{name}/checkpoints/step-00000005/{kind}")
+            for name in ("run", "good")
+        )
+        assert saved.keys() == wanted.keys()
+        assert all(torch.equal(saved[name], wanted[name]) for name in wanted)
+
+
+def test_a_profile_is_left_beside_the_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_run.train(folder, "debug=profile", "recipe.steps=6", "recipe.profile_steps=2")
+    assert "aten::" in (folder / "run/profile/table.txt").read_text()
+    events = json.loads((folder / "run/profile/trace.json").read_text())["traceEvents"]
+    assert sum(event["name"].startswith("ProfilerStep") for event in events) >= 2
+    assert "table.txt and trace.json" in capsys.readouterr().err
 
 
 def test_answer_tokens_count_the_same_in_whichever_batch(monkeypatch: pytest.MonkeyPatch) -> None:
