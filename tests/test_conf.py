@@ -48,7 +48,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def experiments() -> list[str]:
-    """All of them, those of folders too; Python 3.12 would not follow conf/experiment by itself."""
+    """All of them, those in folders too."""
     folder = (CONF / "experiment").resolve()
     return sorted(
         path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")
