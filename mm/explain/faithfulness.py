@@ -22,7 +22,7 @@ from mm.explain.places import cell_sums
 from mm.explain.reading import Reading, blurred, shown
 
 CELLS = 16
-LEVELS = 12  # shares of the picture from none to all
+LEVELS = 7  # shares of the picture from none to all, close together where the first cells go
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,11 @@ class Curves:
     """The answer's probability while a map's cells go, or come, in order.
 
     Args:
+        shares: `[L]`, how much of the picture is gone, or has come.
         deletion: `[K, L]`, from the whole picture to the blurred one; `insertion` the other way.
     """
 
+    shares: Tensor
     deletion: Tensor
     insertion: Tensor
 
@@ -42,7 +44,7 @@ class Curves:
 
         From -1 to 1; 0 says that the order is no better than its reverse.
         """
-        return _area(self.insertion) - _area(self.deletion)
+        return torch.trapezoid(self.insertion - self.deletion, self.shares)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def curves(reading: Reading, maps: Tensor, cells: int = CELLS, levels: int = LEV
         levels: points of a curve.
     """
     ranks = cell_sums(maps.double(), cells).flatten(1).argsort(dim=1, descending=True).argsort(1)
-    counts = torch.linspace(0, cells * cells, levels).round()
+    counts = (torch.linspace(0, 1, levels) ** 2 * cells * cells).round()
     gone = (ranks[:, None] < counts[:, None]).float().view(-1, cells, cells)  # [K * L, g, g]
     filling = blurred(reading.image)
     ends = reading.probs(torch.stack([reading.image, filling]))
@@ -94,7 +96,7 @@ def curves(reading: Reading, maps: Tensor, cells: int = CELLS, levels: int = LEV
     deletion, insertion = found
     deletion[:, 0], deletion[:, -1] = ends[0], ends[1]
     insertion[:, 0], insertion[:, -1] = ends[1], ends[0]
-    return Curves(deletion, insertion)
+    return Curves(counts / cells**2, deletion, insertion)
 
 
 def moved(heat: Tensor, count: int, rng: random.Random) -> Tensor:
@@ -117,8 +119,3 @@ def judge(reading: Reading, heat: Tensor, copies: int = 20, seed: int = 0) -> Ve
     others = moved(heat, copies, random.Random(seed))
     area, *chance = curves(reading, torch.cat([heat[None], others])).areas.tolist()
     return Verdict(area, sum(chance) / copies, sum(area > one for one in chance), copies)
-
-
-def _area(curve: Tensor) -> Tensor:
-    """Return the mean height under `[K, L]`, by trapezoids."""
-    return ((curve[:, 1:] + curve[:, :-1]) / 2).mean(1)

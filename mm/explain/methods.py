@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -204,6 +205,11 @@ def explain(reading: Reading, method: str, settings: Settings | None = None) -> 
     if method not in METHODS:
         raise UsageError(unknown_name_message("method", method, tuple(METHODS)))
     return METHODS[method](reading, settings or Settings()).float().cpu()
+
+
+def available() -> list[str]:
+    """Name the methods whose libraries are installed."""
+    return [name for name in METHODS if name != "shapley" or find_spec("captum") is not None]
 
 
 def _log_odds(reading: Reading, masks: Tensor) -> Tensor:

@@ -73,6 +73,12 @@ def cell_sums(maps: Tensor, cells: int) -> Tensor:
     return shares @ maps @ shares.T
 
 
+def peaks(heat: Tensor) -> Tensor:
+    """Return where a map `[R, R]` is largest, bool: a coarse map has no single point."""
+    top = heat.max()
+    return heat >= top - 1e-6 * (top - heat.min())
+
+
 def _shares(count: int, low: float, high: float, side: int = R) -> Tensor:
     """Return `[side, count]`: the share of each of `count` equal parts of low..high in each row."""
     edges = low + (high - low) * torch.arange(count + 1, dtype=torch.float64) / count

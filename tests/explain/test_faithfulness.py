@@ -36,9 +36,9 @@ def test_a_correct_map_is_told_from_a_random_and_from_an_inverted_one(top: int, 
     truth = reading.truth()
     noise = torch.rand(R, R, generator=torch.Generator().manual_seed(1))
     right, by_chance, wrong = curves(reading, torch.stack([truth, noise, -truth])).areas.tolist()
-    assert right > 0.4
+    assert right > 0.3
     assert abs(by_chance) < 0.25
-    assert wrong < -0.4
+    assert wrong < -0.3
 
 
 def test_a_verdict_names_maps_that_are_no_better_than_chance() -> None:
