@@ -29,9 +29,11 @@ from mm.registry import make_config
 from mm.text.tokenizer import Tokenizer
 from mm.train.feeds import HELD_OUT_CANVAS
 from mm.train.loop import Evaluate
+from mm.train.samples import SAMPLES
 from mm.vlm import VisionLanguageModel
 
 HELD_OUT_SEED = 20_000
+SHOWN = 4  # answers that are shown while training
 # As `mm.train.build.save_model` saves.
 SAVED_DTYPE = torch.bfloat16
 TRAINED_CHAT = {"thinking": "none"}
@@ -58,7 +60,7 @@ def make_evaluate(
     if not measures:
         return None
 
-    def evaluate(model: VisionLanguageModel) -> dict[str, float]:
+    def evaluate(model: VisionLanguageModel) -> dict[str, Any]:
         return {name: value for measure in measures for name, value in measure(model).items()}
 
     return evaluate
@@ -121,7 +123,7 @@ def _scenes(
         for scene in scenes
     ]
 
-    def evaluate(model: VisionLanguageModel) -> dict[str, float]:
+    def evaluate(model: VisionLanguageModel) -> dict[str, Any]:
         return _measures(
             ask(model, tokenizer, model.encoder.preprocess(pictures), questions), output
         )
@@ -133,7 +135,7 @@ def _shards(held_out: Mapping[str, Any], tokenizer: Tokenizer, output: Path) -> 
     readers = [ShardReader(directory) for directory in held_out["shards"]]
     samples = [sample for reader in readers for sample in reader][: held_out["samples"]]
 
-    def evaluate(model: VisionLanguageModel) -> dict[str, float]:
+    def evaluate(model: VisionLanguageModel) -> dict[str, Any]:
         def prepare(images: Any) -> Pictures:
             return model.encoder.preprocess([open_image(data) for data in images])
 
@@ -145,8 +147,11 @@ def _shards(held_out: Mapping[str, Any], tokenizer: Tokenizer, output: Path) -> 
     return evaluate
 
 
-def _measures(items: Iterable[Sequence[Answered]], output: Path) -> dict[str, float]:
-    """Shares by label; the answers to each item's questions become lines of a file, words apart."""
+def _measures(items: Iterable[Sequence[Answered]], output: Path) -> dict[str, Any]:
+    """Shares by label, and a few answers under SAMPLES.
+
+    The answers to each item's questions become lines of a file, words apart.
+    """
     rows = [list(item) for item in items]
     lines = [
         json.dumps(
@@ -159,4 +164,21 @@ def _measures(items: Iterable[Sequence[Answered]], output: Path) -> dict[str, fl
     text = "".join(line + "\n" for line in lines)
     write_atomically(output / "held_out.jsonl", lambda file: file.write(text.encode()))
     shares = by_label(answered for row in rows for answered in row)
-    return {f"held_out/{label}": share.value for label, share in shares.items()}
+    measured: dict[str, Any] = {f"held_out/{label}": s.value for label, s in shares.items()}
+    return {**measured, SAMPLES: _samples(rows)}
+
+
+def _samples(rows: Sequence[Sequence[Answered]]) -> list[dict[str, str]]:
+    """What was said of the first items: the first question of each kind, new kinds first."""
+    seen: set[str] = set()
+    chosen: list[Answered] = []
+    for row in rows[:SHOWN]:
+        label, answered = next(
+            ((a.question.labels[0], a) for a in row if a.question.labels[0] not in seen),
+            (row[0].question.labels[0], row[0]),
+        )
+        seen.add(label)
+        chosen.append(answered)
+    return [
+        {"question": a.question.text, "said": a.said, "wanted": a.question.answer} for a in chosen
+    ]

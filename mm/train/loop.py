@@ -22,13 +22,15 @@ from mm.train.profiling import Profile
 from mm.train.progress import Progress
 from mm.train.recipe import PARTS, RecipeConfig
 from mm.train.run import RunFolder
+from mm.train.samples import SAMPLES, keep_samples
 from mm.train.sharding import Statistics, Whole, shard
 from mm.train.stages import Stages
 from mm.train.step import Feed, Forward, TrainBatch, backward, balance_weight, stream_seed
 from mm.train.stopping import StopRequest, leave_signals_to_the_loop
 from mm.vlm import VisionLanguageModel
 
-Evaluate = Callable[[VisionLanguageModel], dict[str, float]]
+# Held-out measures; and under SAMPLES, if there are any, a few answers (see mm.train.samples).
+Evaluate = Callable[[VisionLanguageModel], dict[str, Any]]
 
 
 class _Steps(Sampler[int]):
@@ -216,12 +218,13 @@ def _evaluated(
 
     The other processes wait for the first, which has the model whole.
     """
-    measured: dict[str, float] = {}
+    measured: dict[str, Any] = {}
     if model is not None and evaluate is not None:
         model.eval()
         # Generation changes shapes at every token: compiling for each would take minutes.
         with torch.compiler.set_stance("force_eager"):
             measured = evaluate(model)
+        keep_samples(measured.pop(SAMPLES, ()), step, folder)
         folder.log({"step": step, **measured})
     return folder.world.share(measured)
 
