@@ -11,6 +11,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from experiments import planted, shapes
 
+RUNS = Path("runs/shapes")
 HERE = Path(__file__).resolve().parent
 KEPT = ("config.yaml", "run.json", "status.json", "metrics.jsonl", "held_out.jsonl",
         "extraction.jsonl")  # fmt: skip
@@ -28,18 +30,23 @@ KEPT = ("config.yaml", "run.json", "status.json", "metrics.jsonl", "held_out.jso
 
 @dataclass(frozen=True)
 class Experiment:
-    """Its variants, the baseline first, and the scrubbed sets that it reads."""
+    """Its variants, names of configurations, the baseline first, and the sets that they read."""
 
     variants: tuple[str, ...]
     sets: tuple[str, ...] = ("shapes_train", "shapes_test")
 
 
+# Experiments share runs: what is trained already is not trained again.
 EXPERIMENTS = {
-    "encoders": Experiment(("siglip", "dinov3", "resnet18")),
-    "projectors": Experiment(("mlp", "perceiver", "c_abstractor")),
-    "packing": Experiment(("packed", "padded")),
+    "encoders": Experiment(("encoders/siglip", "encoders/dinov3", "encoders/resnet18")),
+    "projectors": Experiment(
+        ("encoders/siglip", "projectors/perceiver", "projectors/c_abstractor")
+    ),
+    "packing": Experiment(("encoders/siglip", "packing/padded")),
+    "packing_large": Experiment(("packing/packed_large", "packing/padded_large")),
     "scrubbing": Experiment(
-        ("raw", "scrubbed"), ("planted_raw", "planted_scrubbed", "shapes_test")
+        ("scrubbing/raw", "scrubbing/scrubbed"),
+        ("planted_raw", "planted_scrubbed", "shapes_test"),
     ),
 }
 POLICIES = {"planted_raw": "metadata_only"}  # where it is not the standard one
@@ -67,40 +74,45 @@ def prepare(name: str, counts: dict[str, int]) -> None:
     )  # fmt: skip
 
 
-def train(name: str, variant: str, seed: int, more: Sequence[str], keep: Path | None) -> bool:
-    """Train one run, and ask it for secrets if any are planted; whether it was done."""
-    words = [f"experiment={name}/{variant}", f"recipe.seed={seed}", f"output=runs/{name}", *more]
-    log = Path(f"runs/{name}") / f"{variant}-{seed}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+def train(variant: str, seed: int, more: Sequence[str], keep: Path | None) -> bool:
+    """Train one run, and ask it for secrets if any are planted; whether it is done."""
+    words = [f"experiment={variant}", f"recipe.seed={seed}", f"output={RUNS}", *more]
+    RUNS.mkdir(parents=True, exist_ok=True)
+    log = RUNS / f"{variant.replace('/', '_')}_{seed}.log"
     with log.open("ab") as file:
-        done = subprocess.run(
-            [sys.executable, "scripts/train.py", "-m", *words], stdout=file, stderr=file
-        )
-    print(f"{name}/{variant} seed {seed}: {'done' if not done.returncode else f'see {log}'}")
-    sys.stdout.flush()
-    if done.returncode:
-        return False
-    for folder in Path(f"runs/{name}").glob(f"seed={seed}*-*"):
-        text = (folder / "config.yaml").read_text(encoding="utf-8")
-        if f"name: {name}/{variant}\n" not in text:
-            continue
-        if name == "scrubbing" and not (folder / "extraction.jsonl").exists():
+        command = [sys.executable, "scripts/train.py", "-m", *words]
+        failed = subprocess.run(command, stdout=file, stderr=file).returncode
+    print(f"{variant} seed {seed}: {f'see {log}' if failed else 'done'}", flush=True)
+    for folder in [] if failed else folders(RUNS, variant, seed):
+        if variant.startswith("scrubbing") and not (folder / "extraction.jsonl").exists():
             words = ["-m", "experiments.extract", str(folder), "data/raw/planted"]
             subprocess.run([sys.executable, *words], check=False)
         if keep is not None:
-            target = keep / name / folder.name
+            target = keep / folder.name
             target.mkdir(parents=True, exist_ok=True)
-            for file in KEPT:
-                if (folder / file).exists():
-                    shutil.copy(folder / file, target / file)
-    return True
+            for file_name in KEPT:
+                if (folder / file_name).exists():
+                    shutil.copy(folder / file_name, target / file_name)
+    return not failed
 
 
-def compare(name: str, folder: Path) -> None:
-    """Write table and plots of an experiment's finished runs into its folder."""
-    words = [str(folder), "--output", str(HERE / name / "result")]
-    first = f"experiment={name}/{EXPERIMENTS[name].variants[0]}"
-    subprocess.run([sys.executable, "scripts/compare.py", *words, "--baseline", first], check=True)
+def folders(runs: Path, variant: str, seed: int | None = None) -> list[Path]:
+    """The finished runs of a variant."""
+    found = []
+    for path in sorted(runs.glob("*/status.json")):
+        status = json.loads(path.read_text(encoding="utf-8"))
+        words = {f"experiment={variant}", *([] if seed is None else [f"recipe.seed={seed}"])}
+        if status["state"] == "done" and words <= set(status["overrides"]):
+            found.append(path.parent)
+    return found
+
+
+def compare(name: str, runs: Path, results: Path) -> None:
+    """Write table and plots of an experiment's finished runs."""
+    variants = EXPERIMENTS[name].variants
+    words = [str(folder) for variant in variants for folder in folders(runs, variant)]
+    words += ["--output", str(results), "--baseline", f"experiment={variants[0]}"]
+    subprocess.run([sys.executable, "scripts/compare.py", *words], check=True)
 
 
 def main() -> int:
@@ -114,21 +126,24 @@ def main() -> int:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for every run")
     parser.add_argument("--pictures", type=float, default=1.0, help="share of the sets' size")
     parser.add_argument("--keep", type=Path, help="copy what is small of each finished run here")
+    parser.add_argument("--data-only", action="store_true", help="draw and scrub, train nothing")
     parser.add_argument("--no-compare", action="store_true", help="train only")
     options = parser.parse_args()
     counts = {name: int(count * options.pictures) for name, count in COUNTS.items()}
     for name in dict.fromkeys(s for n in options.names for s in EXPERIMENTS[n].sets):
         prepare(name, counts)
-    runs = [
-        (name, variant, seed)
-        for seed in range(options.seeds)
-        for name in options.names
-        for variant in EXPERIMENTS[name].variants
-    ]
+    if options.data_only:
+        return 0
+    variants = dict.fromkeys(v for name in options.names for v in EXPERIMENTS[name].variants)
+    runs = [(variant, seed) for seed in range(options.seeds) for variant in variants]
     with ThreadPoolExecutor(options.jobs) as pool:
         done = list(pool.map(lambda run: train(*run, options.set, options.keep), runs))
     for name in () if options.no_compare else options.names:
-        compare(name, Path("runs") / name)
+        compare(
+            name,
+            RUNS,
+            HERE / name.removesuffix("_large") / ("result_large" if "_" in name else "result"),
+        )
     return 0 if all(done) else 1
 
 

@@ -152,7 +152,10 @@ class Encoder(BackboneEncoder):
         return (self._grid,)
 
     def preprocess(self, images: Sequence[Image | Tensor] | Tensor) -> Pictures:
-        """Run timm's own transform for evaluation on each picture; the result is on the CPU."""
+        """Run timm's own transform for evaluation on each picture.
+
+        Pictures of one tensor come out on its device.
+        """
         config = self.config
         transform = library().data.create_transform(
             input_size=(3, config.image_size, config.image_size),
@@ -163,6 +166,8 @@ class Encoder(BackboneEncoder):
             crop_mode=config.crop_mode,
         )
         pixel_values = torch.stack([transform(to_picture(image)) for image in images])
+        if isinstance(images, Tensor):
+            pixel_values = pixel_values.to(images.device)
         return Pictures.squares(pixel_values, self.views)
 
     def _features(self, backbone: nn.Module, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -127,7 +127,10 @@ class Encoder(BackboneEncoder):
         return ((self._shape[1], self._shape[2]),)
 
     def preprocess(self, images: Sequence[Image | Tensor] | Tensor) -> Pictures:
-        """Run torchvision's own transform on each picture; the result is on the CPU."""
+        """Run torchvision's own transform on each picture.
+
+        Pictures of one tensor come out on its device; at once, if they have the right size.
+        """
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms._presets import ImageClassification
 
@@ -139,7 +142,12 @@ class Encoder(BackboneEncoder):
             std=config.image_std,
             interpolation=InterpolationMode(config.resample),
         )
+        side, edge = config.image_size, config.shortest_edge
+        if isinstance(images, Tensor) and images.shape[-2:] == (side, side) and edge == side:
+            return Pictures.squares(transform(images), self.views)
         pixel_values = torch.stack([transform(to_picture(image)) for image in images])
+        if isinstance(images, Tensor):
+            pixel_values = pixel_values.to(images.device)
         return Pictures.squares(pixel_values, self.views)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:

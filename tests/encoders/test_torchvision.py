@@ -115,3 +115,18 @@ def test_missing_library_names_the_command(monkeypatch):
 def test_width_that_the_backbone_has_not_is_refused():
     with pytest.raises(UsageError, match="hidden_size is 5; .* has 512"):
         encoders.build("torchvision", {"model": "resnet18", "hidden_size": 5})
+
+
+def test_pictures_in_one_tensor_become_the_same_at_once() -> None:
+    encoder = encoders.build("torchvision", {"model": "resnet18", "shortest_edge": 224})
+    pixels = torch.randint(256, (2, 3, 224, 224), dtype=torch.uint8)
+    at_once = encoder.preprocess(pixels).pixel_values
+    assert torch.equal(at_once, encoder.preprocess(list(pixels)).pixel_values)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("side", [224, 200])  # the encoder's own, and another
+def test_pictures_in_one_tensor_stay_on_their_device(side: int) -> None:
+    encoder = encoders.build("torchvision", {"model": "resnet18", "shortest_edge": 224})
+    pixels = torch.zeros(2, 3, side, side, dtype=torch.uint8, device="cuda")
+    assert encoder.preprocess(pixels).pixel_values.is_cuda

@@ -85,5 +85,6 @@ def test_a_secret_looks_like_its_kind_to_the_text_rules(kind: str) -> None:
 
 
 def test_every_variant_has_its_configuration() -> None:
-    for name, experiment in EXPERIMENTS.items():
-        assert {path.stem for path in (HERE / name).glob("*.yaml")} == set(experiment.variants)
+    for experiment in EXPERIMENTS.values():
+        for variant in experiment.variants:
+            assert (HERE / f"{variant}.yaml").exists()
