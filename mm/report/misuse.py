@@ -70,3 +70,16 @@ def refusal_rates(part: str, policy: Policy | None = None) -> dict[str, Rates]:
             Proportion(sum(refused) - hits, len(rows) - asking),
         )
     return found
+
+
+def refusal_table(policy: Policy | None = None) -> str:
+    """Rates by part and language, as a Markdown table."""
+    lines = [
+        "| questions | language | recall | precision | false refusals |",
+        "|---|---|---|---|---|",
+    ]
+    for part in SETS:
+        for language, rates in refusal_rates(part, policy).items():
+            cells = (part, language, rates.recall, rates.precision, rates.false_refusals)
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
