@@ -23,6 +23,7 @@ from mm.data.shards import ShardReader
 from mm.encoders import Pictures
 from mm.evaluate.questions import Answered, Question, ask, ask_samples, by_label, questions_of
 from mm.evaluate.results import Result, measures_of
+from mm.evaluate.running import SAVED_DTYPE, TRAINED_CHAT, floating
 from mm.evaluate.task import Subject, TaskConfig, TaskData, run_task
 from mm.privacy.door import open_image
 from mm.registry import make_config
@@ -34,9 +35,6 @@ from mm.vlm import VisionLanguageModel
 
 HELD_OUT_SEED = 20_000
 SHOWN = 4  # answers that are shown while training
-# As `mm.train.build.save_model` saves.
-SAVED_DTYPE = torch.bfloat16
-TRAINED_CHAT = {"thinking": "none"}
 
 
 def make_evaluate(
@@ -92,7 +90,7 @@ def _task(
 @contextmanager
 def as_saved(model: VisionLanguageModel) -> Iterator[None]:
     """Give the weights the values that a saved model has, and then their own again."""
-    tensors = {n: t for n, t in model.state_dict().items() if t.is_floating_point()}
+    tensors = floating(model)
     own = {name: tensor.clone() for name, tensor in tensors.items()}
     with torch.no_grad():
         try:

@@ -33,6 +33,7 @@ from mm.evaluate.metrics.choice import LETTERS, lettered
 from mm.evaluate.questions import Answered, Question, ask, in_batches, joined, questions_of
 from mm.evaluate.records import Record
 from mm.evaluate.results import Result, measures_of
+from mm.evaluate.running import TRAINED_CHAT, checkpoint_of, read_running
 from mm.privacy.door import open_image
 from mm.privacy.errors import DoorError
 from mm.registry import make_config, unknown_name_message
@@ -269,14 +270,18 @@ def run_task(
 
 
 def read_subject(directory: str, device: torch.device) -> Subject:
-    """Read a model that sees; a run's folder stands for its model.
+    """Read a model that sees; a run's folder stands for its model, or its newest checkpoint.
 
     Raises:
         CheckpointError: it cannot be read, or sees nothing.
     """
     place = Path(directory)
-    if not (place / "config.json").exists() and (place / "model" / "config.json").exists():
-        directory = str(place / "model")
+    if not (place / "config.json").exists():
+        if (place / "model" / "config.json").exists():
+            directory = str(place / "model")
+        elif checkpoint := checkpoint_of(place):
+            model, tokenizer, _ = read_running(checkpoint, device)
+            return Subject(model.eval(), tokenizer, TRAINED_CHAT)
     kind = format_of(directory)
     if kind == "text":
         raise CheckpointError(

@@ -5,11 +5,13 @@ pycocoevalcap 1.2; where the last one is installed it is asked again.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mm.errors import UsageError
 from mm.evaluate import metrics
 from mm.evaluate.metrics import Scored
 from mm.evaluate.metrics.caption import bleu, bleu_counts, cider, rouge_l
@@ -34,7 +36,7 @@ def scores(name: str, answers: list[Answered]) -> list[Scored]:
 
 
 def test_registry_knows_the_metrics() -> None:
-    known = ["caption", "choice", "exact", "match", "point", "presence", "vqa"]
+    known = ["caption", "choice", "exact", "match", "meteor", "point", "presence", "vqa"]
     assert metrics.names() == known
     with pytest.raises(UnknownNameError, match="did you mean 'caption'"):
         metrics.build("captions")
@@ -122,13 +124,45 @@ def test_caption_metric_splits_words_itself() -> None:
     assert first.extra["rouge_l"] == 1.0 and first.extra["right_4"] == 2.0
 
 
+def test_meteor_counts_stems_and_word_order() -> None:
+    pytest.importorskip("nltk.translate.meteor_score")
+    found = scores(
+        "meteor",
+        [
+            answered("a dog runs", "a dog runs"),
+            answered("a dog running", "two cats", "a dog runs"),
+            answered("runs dog a", "a dog runs"),
+            answered("tree", "a dog runs"),
+        ],
+    )
+    whole, stems, turned, none = (s.score for s in found)
+    # Three matches in one chunk: 1 - 0.5 * (1 / 3) ** 3; in three chunks: 1 - 0.5.
+    assert whole == stems == pytest.approx(1 - 0.5 / 27)
+    assert turned == pytest.approx(0.5) and none == 0
+
+
+def test_meteor_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nltk.translate.meteor_score", None)
+    with pytest.raises(UsageError, match=r"pip install 'mm\[eval\]'"):
+        scores("meteor", [answered("a", "a")])
+
+
 def test_words_are_those_of_the_ptb_tokenizer_for_plain_captions() -> None:
     # Expected by the Penn Treebank's rules, in lower case and without punctuation.
     assert words('A man\'s t-shirt says "Hello!"') == ["a", "man", "'s", "t-shirt", "says", "hello"]
     assert words("It isn’t 3.5 km, it's 1,000.") == [  # noqa: RUF001
         "it", "is", "n't", "3.5", "km", "it", "'s", "1,000",
     ]  # fmt: skip
-    assert words("red,blue (and green) - done...") == ["red", "blue", "and", "green", "done"]
+    assert words("red,blue (and green) - done...") == [
+        "red", "blue", "-lrb-", "and", "green", "-rrb-", "done",
+    ]  # fmt: skip
+    # What the reference's Java program gave.
+    assert words("A double-decker bus by Mr. Smith's shop at 5 p.m.") == [
+        "a", "double-decker", "bus", "by", "mr.", "smith", "'s", "shop", "at", "5", "p.m.",
+    ]  # fmt: skip
+    assert words("The U.S. cat cannot jump; they've given up!") == [
+        "the", "u.s.", "cat", "can", "not", "jump", "they", "'ve", "given", "up",
+    ]  # fmt: skip
     assert words("빨간 컵, 파란 별.") == ["빨간", "컵", "파란", "별"]
 
 
