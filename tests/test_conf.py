@@ -18,6 +18,7 @@ from mm.evaluate.task import TaskConfig
 from mm.privacy.policy import Policy
 from mm.registry import make_config
 from mm.report.describe import describe
+from mm.train import loggers
 from mm.train.recipe import RecipeConfig
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -28,7 +29,7 @@ FILES = sorted(
 )
 TESTED = {
     "encoder", "projector", "decoder", "data", "recipe", "optimizer", "schedule", "experiment",
-    "debug",
+    "debug", "logger",
     "privacy", "source", "task",
     "hydra/sweeper",  # in tests/train/test_launchers.py
 }  # fmt: skip
@@ -67,6 +68,7 @@ def check_training(overrides: list[str]) -> None:
     values = plain(composed("train", "name=test", *overrides))
     assert describe(values).num_image_tokens > 0
     assert make_config(RecipeConfig, values["recipe"], "recipe").steps > 0
+    assert loggers.check(values["logger"])
     data = values["data"]
     if data["kind"] == "scenes":
         make_config(SceneConfig, data["scene"], "data.scene")
@@ -107,7 +109,7 @@ def test_decoder_builds(name: str) -> None:
     "override",
     [
         f"{group}={name}"
-        for group in ("data", "recipe", "optimizer", "schedule", "experiment", "debug")
+        for group in ("data", "recipe", "optimizer", "schedule", "logger", "experiment", "debug")
         for name in options(group)
     ],
 )

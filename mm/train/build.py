@@ -121,6 +121,7 @@ def run(
         if key not in KNOWN_KEYS:
             raise ConfigError(unknown_name_message("config key", key, KNOWN_KEYS))
     recipe: RecipeConfig = make_config(RecipeConfig, config["recipe"], "recipe")
+    loggers.check(config.get("logger", {}))
     device = pick_device(config["device"])
     if config["plan"]:
         tokenizer = Tokenizer.from_file(config["tokenizer"])
@@ -149,8 +150,8 @@ def _run(
     feed = build_feed(config, model, tokenizer, device, recipe)
     trackers: Sequence[loggers.Tracker] = ()
     if world.is_main:
-        logger = config.get("logger", "none")
-        trackers = loggers.build(logger, Path(config["output"]), config["name"])
+        chosen = config.get("logger", {})
+        trackers = loggers.build(chosen, Path(config["output"]), config["name"])
     keep = Keep(recipe.keep_checkpoints, recipe.keep_every, recipe.keep_best, recipe.keep_best_by)
     folder = RunFolder(config["output"], trackers, keep, world)
     facts = {

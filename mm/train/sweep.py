@@ -66,7 +66,7 @@ def job_name(overrides: Sequence[str], digest: str) -> str:
     words = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if key not in _UNNAMED and not key.startswith("hydra"):
+        if key.split(".")[0] not in _UNNAMED and not key.startswith("hydra"):
             words.append(f"{key.rsplit('.', 1)[-1]}={value.rsplit('/', 1)[-1]}")
     name = re.sub(r"[^\w.,=+-]", "_", ",".join(words))[:120]
     return f"{name or 'run'}-{digest[:8]}"
