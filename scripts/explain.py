@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
 from mm.cli.console import FAILED, Console, printable, run
@@ -61,7 +62,7 @@ def measure(args: argparse.Namespace) -> int:
     model, settings = load_model(args, PROG), Settings(args.steps, args.cells)
     seed = args.seed or 0
     asked = cases(args.measure, args.artwork, seed)
-    found = measure(model, asked, args.method or (), settings, seed, step)
+    found = measure(model, asked, args.method or (), settings, seed, args.budget or inf, step)
     print(found.table())
     if args.output:
         text = json.dumps({**found.facts(), "command": args.command}, indent=1)

@@ -34,6 +34,7 @@ def parse_explain(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--json", action="store_true", help="print one JSON object")
     add("--measure", type=positive, metavar="SCENES", help="how faithful each method is on scenes")
     add("--artwork", nargs="+", default=[], metavar="DIR", help="scrubbed artwork; none: shapes")
+    add("--budget", type=positive, metavar="SECONDS", help="measure what is done by then")
     add_model_options(parser)
     args = parser.parse_intermixed_args(argv)
     if (args.image is None) == (args.measure is None):

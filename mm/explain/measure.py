@@ -8,6 +8,7 @@ C cases, R side of a map.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import defaultdict
@@ -49,7 +50,7 @@ class Measured:
     Args:
         rows: estimates by method, language ("all" too) and column.
         chance: share of the picture that the things take: pointing blindly.
-        counts: cases asked, and of them answered rightly, which are those measured.
+        counts: cases asked, of them answered rightly, of them measured, and their scenes.
         seconds: a case took, by method.
     """
 
@@ -60,10 +61,11 @@ class Measured:
 
     def table(self) -> str:
         """A line for each method and language."""
-        asked, right = self.counts["asked"], self.counts["right"]
+        counts = self.counts
         lines = [
-            f"{right} questions answered rightly, of {asked} asked; pointing blindly hits"
-            f" {self.chance.value:.3f}",
+            f"{counts['right']} of {counts['asked']} questions were answered rightly;"
+            f" {counts['measured']} of them, about {counts['scenes']} scenes, are explained below;"
+            f" pointing blindly hits {self.chance.value:.3f}",
             *(f"{name}: {meaning}" for name, meaning in COLUMNS.items()),
             f"{'method':<21}{'':<5}" + "".join(f"{name:<24}" for name in COLUMNS) + "seconds",
         ]
@@ -101,6 +103,7 @@ def measure(
     methods: Sequence[str] = (),
     settings: Settings | None = None,
     seed: int = 0,
+    budget: float = math.inf,
     step: Callable[[int, int], None] = lambda done, of: None,
 ) -> Measured:
     """Explain the model's right answers by each method, and hold the maps against the truth.
@@ -110,6 +113,7 @@ def measure(
         methods: names; none is all whose libraries are installed.
         settings: of the methods.
         seed: of planted noise and of where maps are moved.
+        budget: seconds after which no further case is begun.
         step: told the cases done and their number.
 
     Raises:
@@ -131,16 +135,21 @@ def measure(
             f"none of {len(asked)} questions was answered rightly: where a model that does not know"
             " looks can't be held against a place"
         )
+    num_right = len(right)
     names = available() if not methods or "all" in methods else methods
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     seconds: dict[str, float] = defaultdict(float)
+    began = time.perf_counter()
     for number, case in enumerate(right):
+        if number > 0 and time.perf_counter() - began > budget:
+            right = right[:number]
+            break
         reading = reading_of(model, case.image, case.question, case.answer)
         maps = _planted(case, torch.Generator().manual_seed(seed * 1_000_003 + number))
         for method in names:
             start = time.perf_counter()
             maps[method] = explain(reading, method, settings).sum(0)
-            seconds[method] += (time.perf_counter() - start) / len(right)
+            seconds[method] += time.perf_counter() - start
         for method, values in _score(
             reading, maps, case, random.Random(f"{seed}/{number}")
         ).items():
@@ -157,8 +166,10 @@ def measure(
         for method, values in found.items()
     }
     shares = [float(case.target.float().mean()) for case in right]
-    counts = {"asked": len(asked), "right": len(right), "scenes": len({c.scene for c in right})}
-    return Measured(rows, _estimate(right, shares, "all", True), counts, dict(seconds))
+    scenes = len({case.scene for case in right})
+    counts = {"asked": len(asked), "right": num_right, "measured": len(right), "scenes": scenes}
+    each = {method: spent / len(right) for method, spent in seconds.items()}
+    return Measured(rows, _estimate(right, shares, "all", True), counts, each)
 
 
 def reading_of(

@@ -124,7 +124,7 @@ def integrated_gradients(reading: Reading, settings: Settings) -> Tensor:
                 (grad,) = torch.autograd.grad(one, mixed, retain_graph=True)
                 total[number] += grad.unflatten(0, (len(some), -1)).sum(0)
     change = total / settings.steps * (values - start)
-    return _patches(reading, _per_patch_sums(change, views[0]))
+    return lay_pixels(reading, change)
 
 
 def occlusion(reading: Reading, settings: Settings) -> Tensor:
@@ -207,6 +207,21 @@ def explain(reading: Reading, method: str, settings: Settings | None = None) -> 
     return METHODS[method](reading, settings or Settings()).float().cpu()
 
 
+def lay_pixels(reading: Reading, change: Tensor) -> Tensor:
+    """Sum changes of the picture's pixel values by patch, and lay them on the picture.
+
+    Args:
+        reading: of the picture.
+        change: `[A, V, 3, S, S]` of V squares, or `[A, N, p]` of packed patches.
+    """
+    if change.ndim == 3:
+        return _patches(reading, change.sum(-1))
+    planes, ((rows, columns), *_) = change.sum(2), reading.vlm.encoder.views(*reading.size)
+    share = planes.shape[-2] * planes.shape[-1] / (rows * columns)
+    means = torch.nn.functional.adaptive_avg_pool2d(planes, (rows, columns))
+    return _patches(reading, means.flatten(1) * share)
+
+
 def available() -> list[str]:
     """Name the methods whose libraries are installed."""
     return [name for name in METHODS if name != "shapley" or find_spec("captum") is not None]
@@ -263,12 +278,3 @@ def _patches(reading: Reading, values: Tensor) -> Tensor:
     views = values.split([rows * columns for rows, columns in grids], dim=1)
     laid = [view.unflatten(1, grid) for view, grid in zip(views, grids, strict=True)]
     return paint(laid, view_boxes(reading.vlm.encoder, *reading.size))
-
-
-def _per_patch_sums(change: Tensor, grids: Sequence[tuple[int, int]]) -> Tensor:
-    """Sum changes of pixel values, `[A, V, 3, S, S]` or `[A, N, p]`, to `[A, N]` by patch."""
-    if change.ndim == 3:
-        return change.sum(-1)
-    planes, (rows, columns) = change.sum(2), grids[0]
-    share = planes.shape[-2] * planes.shape[-1] / (rows * columns)
-    return torch.nn.functional.adaptive_avg_pool2d(planes, (rows, columns)).flatten(1) * share

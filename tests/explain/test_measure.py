@@ -19,6 +19,7 @@ def test_correct_maps_are_told_from_random_and_inverted_ones_on_the_shipped_mode
     )
     assert list(found.rows) == [*PLANTED, "gradient_attention"]
     assert found.counts["asked"] == len(asked) >= found.counts["right"] >= 1
+    assert found.counts["measured"] == found.counts["right"]
     assert steps == [(n, steps[-1][1]) for n in range(1, found.counts["right"] + 1)]
     gains = {method: found.rows[method]["all"]["gain"].value for method in PLANTED}
     assert gains["correct"] > 0.2 > gains["random"]
@@ -33,6 +34,14 @@ def test_correct_maps_are_told_from_random_and_inverted_ones_on_the_shipped_mode
     cell = facts["measures"]["gradient_attention"]["en"]["gain"]
     assert cell["interval"][0] <= cell["value"] <= cell["interval"][1]
     assert cell["n"] == found.counts["right"]
+
+
+@needs_model
+def test_a_measure_ends_when_its_time_is_up() -> None:
+    asked = [case for case in cases(1) if case.kind == "where"]
+    found = measure(mm.load(device="cpu"), asked, ["rollout"], budget=0)
+    assert found.counts["right"] > found.counts["measured"] == 1
+    assert found.rows["rollout"]["all"]["gain"].n == 1
 
 
 @needs_model
