@@ -14,8 +14,12 @@ import unicodedata
 # Abbreviations keep their full stop; a word may hold some signs inside; all others stand apart.
 _WORD = re.compile(r"(?:\b[a-z]\.){2,}|\b(?:mrs?|ms|dr)\.|\w+(?:[-.,/'&@*]\w+)*|[^\w\s]")
 _NUMBERS_ONLY = re.compile(r"[.,]")
-_APART = {"cannot": ["can", "not"], "gonna": ["gon", "na"], "gotta": ["got", "ta"]}
-_APART["wanna"] = ["wan", "na"]
+_APART = {
+    "cannot": ["can", "not"],
+    "gonna": ["gon", "na"],
+    "gotta": ["got", "ta"],
+    "wanna": ["wan", "na"],
+}
 _CLITIC = re.compile(r"(?<=\w)(n't|'(?:s|m|d|ll|re|ve))$")
 _QUOTES = {ord("’"): "'", ord("‘"): "'", ord("“"): '"', ord("”"): '"'}  # noqa: RUF001
 _BRACKETS = dict(zip("()[]{}", "-lrb- -rrb- -lsb- -rsb- -lcb- -rcb-".split(), strict=True))
