@@ -15,12 +15,12 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments import planted, shapes
+from experiments import figures, planted, shapes
 
 RUNS = Path("runs/shapes")
 HERE = Path(__file__).resolve().parent
@@ -33,6 +33,7 @@ class Experiment:
     """Its variants, names of configurations, the baseline first, and the sets that they read."""
 
     variants: tuple[str, ...]
+    figures: tuple[Callable[[figures.Runs, Path], None], ...] = (figures.by_kind,)
     sets: tuple[str, ...] = ("shapes_train", "shapes_test")
 
 
@@ -42,10 +43,13 @@ EXPERIMENTS = {
     "projectors": Experiment(
         ("encoders/siglip", "projectors/perceiver", "projectors/c_abstractor")
     ),
-    "packing": Experiment(("encoders/siglip", "packing/padded")),
-    "packing_large": Experiment(("packing/packed_large", "packing/padded_large")),
+    "packing": Experiment(("encoders/siglip", "packing/padded"), (figures.by_kind, figures.curves)),
+    "packing_large": Experiment(
+        ("packing/packed_large", "packing/padded_large"), (figures.speeds,)
+    ),
     "scrubbing": Experiment(
         ("scrubbing/raw", "scrubbing/scrubbed"),
+        (figures.by_kind, figures.extraction),
         ("planted_raw", "planted_scrubbed", "shapes_test"),
     ),
 }
@@ -113,6 +117,9 @@ def compare(name: str, runs: Path, results: Path) -> None:
     words = [str(folder) for variant in variants for folder in folders(runs, variant)]
     words += ["--output", str(results), "--baseline", f"experiment={variants[0]}"]
     subprocess.run([sys.executable, "scripts/compare.py", *words], check=True)
+    found = {variant: folders(runs, variant) for variant in variants}
+    for draw in EXPERIMENTS[name].figures:
+        draw(found, results)
 
 
 def main() -> int:
