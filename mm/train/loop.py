@@ -193,6 +193,9 @@ def _trainable(model: VisionLanguageModel, feed: Feed, recipe: RecipeConfig) -> 
     learning = {part for stage in recipe.all_stages() for part in stage.train}
     for part in set(PARTS) - learning:
         getattr(model, part).requires_grad_(False)
+    for parameter in model.parameters():  # such as the registers of an encoder without any
+        if parameter.numel() == 0:
+            parameter.requires_grad_(False)
     # The patch loss teaches the encoder alone.
     if feed.patch_classes and recipe.patch_loss_weight and "encoder" in learning:
         patches = PatchClassifier(model.encoder.hidden_size, feed.patch_classes)

@@ -28,10 +28,11 @@ def shard(root: nn.Module, world: World, device: torch.device) -> None:
     averaged: the losses are shares of the step's.
     """
     mesh = init_device_mesh(device.type, (world.size,))
+    empty = {parameter for parameter in root.parameters() if parameter.numel() == 0}
     for block in reversed(list(dict.fromkeys(blocks_of(root)))):  # inner ones first
         if not isinstance(block, nn.ModuleList | nn.ModuleDict) and list(block.parameters()):
-            fully_shard(block, mesh=mesh)
-    fully_shard(root, mesh=mesh)
+            fully_shard(block, mesh=mesh, ignored_params=empty)
+    fully_shard(root, mesh=mesh, ignored_params=empty)
     for module in root.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
