@@ -7,6 +7,7 @@ Examples:
       recipe.seed=0,1,2 output=runs/sweep        (the same again runs only what is not done)
   python scripts/train.py -m ... hydra/launcher=joblib     (submitit_slurm, submitit_local, ray)
   python scripts/train.py -m ... hydra/sweeper=tpe 'recipe.learning_rate=interval(1e-4,1e-2)'
+  torchrun --nproc-per-node 8 scripts/train.py experiment=NAME recipe.accumulate=8
 """
 
 import sys
@@ -44,7 +45,10 @@ def main(config: DictConfig) -> float | None:
     try:
         return start(config, chosen.overrides.task, chosen.mode == RunMode.MULTIRUN, train)
     except (MMError, PrivacyError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        from mm.train.distributed import teller
+
+        if who := teller(error):
+            print(f"{who}: {error}", file=sys.stderr)
         sys.exit(1)
 
 

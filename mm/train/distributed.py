@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from mm.errors import ConfigError
+from mm.errors import ConfigError, NotFiniteError, StoppedError, UsageError
 
 Plain = TypeVar("Plain")
 # How long processes wait for one that evaluates or writes; a dead one is noticed by torchrun.
@@ -97,6 +97,15 @@ def launched() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def teller(error: Exception) -> str | None:
+    """Who tells of an error: what all processes meet, the first alone; None for the others."""
+    rank, size = launched()
+    shared = isinstance(error, ConfigError | NotFiniteError | StoppedError | UsageError)
+    if shared or size == 1:
+        return "error" if rank == 0 else None
+    return f"error in process {rank + 1} of {size}"
+
+
 @contextmanager
 def join(device: torch.device) -> Iterator[World]:
     """Meet the other processes that `torchrun` started, if it did.
@@ -109,12 +118,13 @@ def join(device: torch.device) -> Iterator[World]:
         yield World()
         return
     if device.type == "cuda":
-        local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if local >= gpus:
+        here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", size)), torch.cuda.device_count()
+        if here > gpus:
             raise ConfigError(
-                f"torchrun started more processes than there are GPUs here: --nproc-per-node {gpus}"
+                f"torchrun started {here} processes on {gpus} GPUs: --nproc-per-node {gpus}, or"
+                " device=cpu"
             )
-        torch.cuda.set_device(local)
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
     patience = timedelta(days=_PATIENCE_DAYS)
     if device.type == "cuda":
         dist.init_process_group("nccl")

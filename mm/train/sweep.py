@@ -108,7 +108,8 @@ def start(
     """
     from omegaconf import OmegaConf
 
-    from mm.errors import StoppedError
+    from mm.errors import StoppedError, UsageError
+    from mm.train.distributed import launched
 
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
@@ -119,8 +120,12 @@ def start(
         OmegaConf.update(config, "output", str(folder))
         plain["output"] = str(folder)
     values = {str(key): value for key, value in plain.items() if key != "objective"}
-    if plain["plan"]:
-        train(values, OmegaConf.to_yaml(config, resolve=True))
+    rank, size = launched()
+    if in_sweep and size > 1:
+        raise UsageError("torchrun starts one run on several processes: leave -m out")
+    if plain["plan"] or rank:  # the first process keeps the folder's status
+        if rank == 0 or not plain["plan"]:
+            train(values, OmegaConf.to_yaml(config, resolve=True))
         return None
     with _claimed(folder) as mine:
         before = read_status(folder)
