@@ -455,3 +455,29 @@ def test_overfitting_takes_the_same_batch_again(folder: Path) -> None:
     steps = loop._Steps(2, 6, 2)
     assert list(steps) == [0, 1, 0, 1] and len(steps) == 4
     assert list(loop._Steps(2, 6, 0)) == [2, 3, 4, 5]
+
+
+def test_checkpoints_are_kept_by_policy(tmp_path: Path) -> None:
+    """The newest, every fourth, and the one of the least loss; a loss that is none is no best."""
+    folder = RunFolder(tmp_path, keep=Keep(newest=1, every=4, best="loss", by="min"))
+    module = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    for step, loss in enumerate((3.0, 1.0, 2.0, 5.0, float("nan"), 6.0, 7.0), 1):
+        folder.log({"step": step, "loss": loss})
+        folder.save(step, module, optimizer)
+    found = sorted(int(p.name[-8:]) for p in folder.checkpoints.iterdir())
+    assert found == [2, 4, 7]
+    folder.keep = Keep(newest=2, best="held_out/score")
+    folder.save(8, module, optimizer)
+    folder.log({"step": 8, "held_out/score": 0.5})  # measured after it is saved
+    for step in (9, 10, 11):
+        folder.log({"step": step, "held_out/score": step / 100})
+        folder.save(step, module, optimizer)
+    assert sorted(int(p.name[-8:]) for p in folder.checkpoints.iterdir()) == [8, 10, 11]
+
+
+def test_a_metrics_file_that_cannot_grow_is_an_error(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.metrics_path.mkdir()
+    with pytest.raises(CheckpointError, match=r"cannot write .*metrics\.jsonl: Is a directory"):
+        folder.log({"step": 1})
