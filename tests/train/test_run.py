@@ -462,17 +462,17 @@ def test_checkpoints_are_kept_by_policy(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, keep=Keep(newest=1, every=4, best="loss", by="min"))
     module = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(module.parameters())
-    for step, loss in enumerate((3.0, 1.0, 2.0, 5.0, float("nan"), 6.0, 7.0), 1):
-        folder.log({"step": step, "loss": loss})
-        folder.save(step, module, optimizer)
+    for done, loss in enumerate((3.0, 1.0, 2.0, 5.0, float("nan"), 6.0, 7.0), 1):
+        folder.log({"step": done, "loss": loss})
+        folder.save(done, module, optimizer)
     found = sorted(int(p.name[-8:]) for p in folder.checkpoints.iterdir())
     assert found == [2, 4, 7]
     folder.keep = Keep(newest=2, best="held_out/score")
     folder.save(8, module, optimizer)
     folder.log({"step": 8, "held_out/score": 0.5})  # measured after it is saved
-    for step in (9, 10, 11):
-        folder.log({"step": step, "held_out/score": step / 100})
-        folder.save(step, module, optimizer)
+    for done in (9, 10, 11):
+        folder.log({"step": done, "held_out/score": done / 100})
+        folder.save(done, module, optimizer)
     assert sorted(int(p.name[-8:]) for p in folder.checkpoints.iterdir()) == [8, 10, 11]
 
 
