@@ -363,6 +363,7 @@ class Qwen3Model(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config, layer_idx) for layer_idx in layers)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary_emb = RotaryEmbedding(config)
+        self.residual_dtype: torch.dtype | None = None  # under autocast; None: as embeddings are
 
     def forward(
         self,
@@ -402,6 +403,8 @@ class Qwen3Model(nn.Module):
             attention_mask = (keys <= keys[start:, None])[None, None]
         causal = attention_mask is None if T > 1 else False  # a plain bool for symbolic T, too
         rope = self.rotary_emb(position_ids, x.dtype)
+        if self.residual_dtype is not None and torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.residual_dtype)
         for layer_idx, layer in enumerate(self.layers):
             collected: list[Tensor] = []  # a new one, so that all layers compile to one code
             x = layer(x, rope, attention_mask, causal, cache, collected)

@@ -165,6 +165,11 @@ def normalize(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     For uint8 it is `(value / 255 - mean) / std`.
     """
     scale = 1 if pixels.is_floating_point() else 255
-    scaled_mean = torch.tensor(mean, device=pixels.device).view(-1, 1, 1) * scale
-    scaled_std = torch.tensor(std, device=pixels.device).view(-1, 1, 1) * scale
+    scaled_mean = _of_channels(mean, pixels.device) * scale
+    scaled_std = _of_channels(std, pixels.device) * scale
     return (pixels.float() - scaled_mean) / scaled_std
+
+
+def _of_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """`[C, 1, 1]`, made where it is used: a copy from the host would have to be waited for."""
+    return torch.stack([torch.full((1, 1), value, device=device) for value in values])

@@ -1,15 +1,17 @@
 """How fast a vision-language model trains in packed rows, beside transformers' Llava.
 
-Every engine trains all its weights: float32 weights under bfloat16 autocast, AdamW, clipped
-gradients, pictures and conversations read from scrubbed shards on disk by loader processes. Ours
-packs conversations into long rows; Llava has them in rows of 1,024, one to a row, causal without a
-mask, which is the fastest way that it has. Weights are random.
+Every engine trains all its weights: float32 weights under bfloat16 autocast (ours with
+`recipe.precision=bf16_residual`), AdamW, clipped gradients, pictures and conversations read from
+scrubbed shards on disk by loader processes. Ours packs conversations into long rows; Llava has them
+in rows of 1,024, one to a row, causal without a mask, which is the fastest way that it has. Weights
+are random.
 
 MFU is the decoder's share of the device's peak, by the two counts of `mm.train.flops`.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
@@ -65,7 +67,7 @@ class TrainSettings:
     row_length: int = 1024
     steps: int = 6
     repeats: int = 5
-    conversations: int = 384
+    conversations: int = 640
     workers: int = 8
     budget_s: float = 600.0
     device: str = ""
@@ -213,8 +215,9 @@ def _measure(
         prefetch_factor=8 if settings.workers else None,
     )
     make = train_engines.llava if apart else train_engines.ours
-    compiled, half = row.engine.endswith("compiled"), settings.dtype == "bfloat16"
-    step = make(config, device, compiled, half, settings.seed)
+    half = settings.dtype == "bfloat16"
+    where = train_engines.Setting(device, half, settings.seed, folder / "run")
+    step = make(config, where, row.engine.endswith("compiled"))
     total = WARM_UPS + settings.steps * settings.repeats
     progress = Progress(total, 0, 0, device)
     batches: Iterator[ShardBatch] = progress.watch(loader)
@@ -241,6 +244,8 @@ def _measure(
         row.data_wait.append(progress.measure(total)["data_wait"])
         everything += work
         row.loss = float(loss)
+        if not math.isfinite(row.loss):
+            raise UsageError(f"the loss became {row.loss}")
     row.fill = everything.tokens / (settings.steps * settings.repeats * row.tokens)
     row.label_share = everything.labels / everything.tokens
     row.keys = everything.pairs / everything.tokens
@@ -275,7 +280,8 @@ def table(result: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     lines = [
         f"{about['device']}; {versions}",
-        f"all weights trained, {settings['dtype']} over float32, AdamW, data from scrubbed shards"
+        f"all weights trained, {settings['dtype']} over float32 (ours: the decoder's sums between"
+        f" layers, too), AdamW, data from scrubbed shards"
         f" on disk; medians (smallest to largest) of n repeats of {settings['steps']} steps",
         "MFU: FLOPs of the decoder alone, of the peak"
         + (f" of {result['peak_flops'] / 1e12:,.0f} TFLOP/s" if result["peak_flops"] else ""),

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from mm.data.shard_stream import ShardBatch
 from mm.errors import UsageError
 from mm.train.blocks import compile_blocks
 from mm.train.distributed import World
+from mm.train.guard import Guard
+from mm.train.loop import clip_gradients
 from mm.train.optimizer import build_optimizer
 from mm.train.recipe import RecipeConfig
+from mm.train.run import RunFolder
 from mm.train.step import Forward, backward
 from mm.vlm import VisionLanguageModel, build
 
 Step = Callable[[ShardBatch], Tensor]  # trains on a batch from the loader; gives the loss
 Parts = Mapping[str, Any]  # a model's config as plain data
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where an engine runs: its device, whether in bfloat16, and a folder of its own."""
+
+    device: torch.device
+    half: bool
+    seed: int
+    folder: Path
 
 
 class Pixels:
@@ -38,30 +51,40 @@ class Pixels:
         return batch.images, None
 
 
-def ours(config: Parts, device: torch.device, compiled: bool, half: bool, seed: int) -> Step:
+def ours(config: Parts, where: Setting, compiled: bool) -> Step:
     """What `mm.train.loop` does in a step, with random weights."""
+    device = where.device
     with device:
         model = build(config)
-    model.init_weights(torch.Generator(device).manual_seed(seed))
+    model.init_weights(torch.Generator(device).manual_seed(where.seed))
     modules = nn.ModuleDict({"model": model.train()})
     if compiled:
         compile_blocks(model)
-    recipe = RecipeConfig(precision="bf16" if half else "fp32", learning_rate=1e-4)
+    recipe = RecipeConfig(precision="bf16_residual" if where.half else "fp32", learning_rate=1e-4)
     optimizer = build_optimizer(modules, recipe)
-    forward, world, feed = Forward(modules, balances=False), World(), Pixels()
+    forward, feed, world = Forward(modules, balances=False), Pixels(), World()
+    guard = Guard(modules, RunFolder(where.folder), optimizer)
 
     def step(batch: ShardBatch) -> Tensor:
+        guard.before()
         losses = backward(forward, feed, [batch], recipe, device, world)
-        return update(modules, optimizer, losses[0])
+        norm = clip_gradients(modules, recipe.gradient_clip)
+        guard.after(losses, norm, [batch], batch.step, {})
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if (batch.step + 1) % recipe.log_every == 0:
+            guard.look()
+        return losses[0]
 
     return step
 
 
-def llava(config: Parts, device: torch.device, compiled: bool, half: bool, seed: int) -> Step:
-    """The same with transformers' class; pictures are prepared as for ours."""
+def llava(config: Parts, where: Setting, compiled: bool) -> Step:
+    """The same with transformers' class; pictures are prepared as for ours, nothing is checked."""
+    device = where.device
     with torch.device("meta"):
         shape = build(config)
-    torch.manual_seed(seed)
+    torch.manual_seed(where.seed)
     with device:
         model = llava_model(shape)
     model.train()
@@ -74,7 +97,7 @@ def llava(config: Parts, device: torch.device, compiled: bool, half: bool, seed:
         packed = batch.packed
         labels = torch.full_like(packed.input_ids, -100)
         labels.view(-1)[packed.label_positions + 1] = packed.label_ids  # which it moves back
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(device.type, torch.bfloat16, enabled=where.half):
             loss: Tensor = model(
                 input_ids=packed.input_ids,
                 pixel_values=shape.encoder.preprocess(batch.images).pixel_values,
@@ -82,23 +105,12 @@ def llava(config: Parts, device: torch.device, compiled: bool, half: bool, seed:
                 use_cache=False,
             ).loss
         loss.backward()
-        return update(model, optimizer, loss.detach())
+        clip_gradients(model, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
 
     return step
-
-
-def update(modules: nn.Module, optimizer: Optimizer, loss: Tensor) -> Tensor:
-    """Clip, check and step, as the training loop does.
-
-    Raises:
-        UsageError: the loss or the gradient is not finite.
-    """
-    norm = nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
-    if not torch.isfinite(loss + norm):
-        raise UsageError("the loss or the gradient is not finite")
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss
 
 
 def kernels(step: Step, batch: ShardBatch) -> list[tuple[str, int, float]]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CHUNK = 16_384  # labelled tokens whose logits exist at once; fewer of a large vocabulary
-_LOGITS = 2**28  # numbers
+_LOGITS = 2**29  # numbers in a chunk of a large vocabulary
 
 
 def chunk_of(vocab_size: int) -> int:
@@ -34,7 +34,7 @@ def linear_cross_entropy(
         chunk: labelled tokens at a time; by default as many as `chunk_of` says.
     """
     chunk = chunk or chunk_of(weight.shape[0])
-    if len(labels) > chunk:
+    if len(labels) > chunk or len(labels) * weight.shape[0] > _LOGITS // 4:
         total: Tensor = _Chunks.apply(hidden, weight, labels, chunk)
     else:
         total = F.cross_entropy(F.linear(hidden, weight).float(), labels, reduction="sum")

@@ -9,6 +9,9 @@ from mm.errors import ConfigError
 from mm.registry import unknown_name_message
 
 PARTS = ("encoder", "projector", "decoder")
+# Weights are float32 in all. bf16: products in bfloat16 (autocast). bf16_residual: what the
+# decoder's layers add up is bfloat16, too, which saves memory and its traffic.
+PRECISIONS = ("fp32", "bf16", "bf16_residual")
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class RecipeConfig:
     frozen: tuple[str, ...] = ()  # parts that keep their weights: encoder, projector, decoder
     stages: tuple[Stage, ...] = ()  # one after the other, instead of `frozen`
     lora: PartLoras = PartLoras()
-    precision: str = "bf16"  # "bf16" (autocast over float32 weights) or "fp32"
+    precision: str = "bf16"  # one of PRECISIONS
     compile: bool = False
     accumulate: int = 1  # batches to a step; every labelled token of a step counts the same
     recompute: tuple[str, ...] = ()  # parts whose activations are computed again, to save memory
@@ -133,8 +136,8 @@ class RecipeConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.precision not in ("bf16", "fp32"):
-            raise ConfigError(f"recipe.precision is {self.precision!r}; known: bf16, fp32")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(unknown_name_message("recipe.precision", self.precision, PRECISIONS))
         for part in self.frozen:
             if part not in PARTS:
                 raise ConfigError(unknown_name_message("part in recipe.frozen", part, PARTS))

@@ -154,7 +154,9 @@ def losses(
     device = batch.packed.input_ids.device
     seed = stream_seed(recipe.seed, "render", batch.step)
     pictures, labels = feed.pixels(batch, torch.Generator(device).manual_seed(seed))
-    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+    half = torch.bfloat16 if recipe.precision == "bf16_residual" else None
+    run.model.decoder.model.residual_dtype = half
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision != "fp32"):
         found: tuple[Tensor, Tensor, Tensor] = run(
             run.model.encoder.preprocess(pictures), batch.packed, labels
         )

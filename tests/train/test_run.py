@@ -183,7 +183,7 @@ def test_frozen_parts_keep_their_weights_and_init_is_where_training_starts(folde
     ("override", "message"),
     [
         ("+recipe.stepz=3", "did you mean 'steps'"),
-        ("recipe.precision=fp8", "known: bf16, fp32"),
+        ("recipe.precision=fp8", "known: bf16, bf16_residual, fp32"),
         ("recipe.frozen=[encodr]", "did you mean 'encoder'"),
         ("recipe.frozen=[encoder,projector,decoder]", "nothing would be trained"),
         ("encoder.name=siglp", "did you mean 'siglip'"),
