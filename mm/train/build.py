@@ -22,6 +22,7 @@ from mm.registry import make_config, unknown_name_message
 from mm.text.chat import stop_token_ids
 from mm.text.tokenizer import Tokenizer
 from mm.train import loggers
+from mm.train.checks import check_together
 from mm.train.distributed import World, join
 from mm.train.feeds import SceneFeed, ShardFeed, square_side
 from mm.train.loop import Evaluate, train
@@ -78,11 +79,7 @@ def build_feed(
     data = config["data"]
     if data["kind"] == "scenes":
         side = square_side(model)
-        if side is None or model.decoder.config.mrope_section:
-            raise ConfigError(
-                "data=scenes draws squares and has plain positions; this encoder's views or the"
-                " decoder's mrope_section need more: use data=shards"
-            )
+        assert side is not None, "check_together refuses it"
         artwork = load_artwork(data["artwork"], splits=tuple(data["splits"]))
         return SceneFeed(
             artwork,
@@ -96,10 +93,8 @@ def build_feed(
             recipe.batches,
             data["others"],
         )
-    if data["kind"] == "shards":
-        stream = make_config(ShardStreamConfig, data["stream"], "data.stream")
-        return ShardFeed(data["shards"], stream, tokenizer, model, recipe.seed, recipe.batches)
-    raise ConfigError(unknown_name_message("data.kind", data["kind"], ("scenes", "shards")))
+    stream = make_config(ShardStreamConfig, data["stream"], "data.stream")
+    return ShardFeed(data["shards"], stream, tokenizer, model, recipe.seed, recipe.batches)
 
 
 def run(
@@ -143,6 +138,7 @@ def _run(
     tokenizer = Tokenizer.from_file(config["tokenizer"])
     parts = model_config(config, tokenizer)
     model = build_model(parts)
+    check_together(config["data"], model, recipe)
     if config["init"]:
         init_from(model, config["init"])
     else:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from mm.errors import CheckpointError
+from mm.errors import CheckpointError, ConfigError
 from mm.train.blocks import blocks_of
 from mm.train.recipe import PARTS, RecipeConfig
 
@@ -23,7 +23,7 @@ class MuonWithAdamW(Optimizer):
     written as for a single one.
     """
 
-    def __init__(self, muon: torch.optim.Muon | None, adamw: AdamW | None) -> None:
+    def __init__(self, muon: torch.optim.Muon, adamw: AdamW | None) -> None:
         self.both = [each for each in (adamw, muon) if each is not None]
         super().__init__([group for each in self.both for group in each.param_groups], {})
         for each in self.both:
@@ -54,6 +54,9 @@ def build_optimizer(modules: nn.Module, recipe: RecipeConfig) -> TrainOptimizer:
     the size of AdamW's, so that both take the same rates and decay. It is for matrices between
     layers: not the embedding, the head, patches or the projector. Experts, which are stored as
     one tensor of three axes, and adapters stay with AdamW.
+
+    Raises:
+        ConfigError: Muon is chosen, but nothing that learns is for it.
     """
     named = [(name, p) for name, p in modules.named_parameters() if p.requires_grad]
     if recipe.optimizer == "adamw":
@@ -64,16 +67,19 @@ def build_optimizer(modules: nn.Module, recipe: RecipeConfig) -> TrainOptimizer:
         for name, p in named
         if id(p) in inside and p.ndim == 2 and "embed" not in name and "lora_" not in name
     ]
+    if not hidden:
+        raise ConfigError(
+            "optimizer=muon has no matrix to train: the parts that learn have none within blocks,"
+            " or learn through adapters alone: use optimizer=adamw"
+        )
     taken = {id(p) for _, p in hidden}
     others = [(name, p) for name, p in named if id(p) not in taken]
-    muon = None
-    if hidden:
-        muon = torch.optim.Muon(
-            _groups(hidden, recipe.weight_decay),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            adjust_lr_fn="match_rms_adamw",
-        )
+    muon = torch.optim.Muon(
+        _groups(hidden, recipe.weight_decay),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        adjust_lr_fn="match_rms_adamw",
+    )
     return MuonWithAdamW(muon, _adamw(others, recipe) if others else None)
 
 

@@ -17,6 +17,7 @@ from mm.data.shard_stream import ShardStream, ShardStreamConfig
 from mm.data.shards import ShardReader
 from mm.registry import make_config
 from mm.text.tokenizer import Tokenizer
+from mm.train.checks import check_together
 from mm.train.feeds import sight_of, square_side
 from mm.train.flops import peak_flops
 from mm.train.lora import add_lora
@@ -53,6 +54,7 @@ def plan(
     """
     with torch.device("meta"):
         model = build_model(parts)
+    check_together(config["data"], model, recipe)
     stream = stream_of(config["data"])
     modules = nn.ModuleDict({"model": model})
     add_lora(model, recipe.lora, torch.Generator())

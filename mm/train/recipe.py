@@ -12,6 +12,7 @@ PARTS = ("encoder", "projector", "decoder")
 # Weights are float32 in all. bf16: products in bfloat16 (autocast). bf16_residual: what the
 # decoder's layers add up is bfloat16, too, which saves memory and its traffic.
 PRECISIONS = ("fp32", "bf16", "bf16_residual")
+LOGGED = ("loss", "patch_loss", "balance_loss")  # what is known without an evaluation
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,11 @@ class RecipeConfig:
                 raise ConfigError(f"recipe.{name} is {getattr(self, name)}; it starts at 0")
         if not self.gradient_clip > 0:
             raise ConfigError(f"recipe.gradient_clip is {self.gradient_clip}; it must be above 0")
+        if self.keep_best and self.keep_best not in LOGGED and not self.evaluate_every:
+            raise ConfigError(
+                f"recipe.keep_best is {self.keep_best!r}, which is measured at the end only: set"
+                " recipe.evaluate_every as well"
+            )
         self._check_stages()
         for part in PARTS:
             trained = any(part in stage.train for stage in self.all_stages())

@@ -18,6 +18,7 @@ from mm.privacy.policy import Policy
 from mm.text.chat import encode_chat
 from mm.text.tokenizer import train_tokenizer
 from mm.train.build import build_feed, model_config
+from mm.train.checks import check_together
 from mm.train.plan import plan
 from mm.train.recipe import RecipeConfig
 
@@ -148,8 +149,7 @@ def test_scenes_refuse_a_model_whose_tokens_have_places() -> None:
         },
         "data": {"kind": "scenes"},
     }
-    tokenizer = train_tokenizer(["a picture of a cup"], 300)
     with torch.device("meta"):
         model = vlm.build({**config, "image_token_id": 1})
     with pytest.raises(ConfigError, match="use data=shards"):
-        build_feed(config, model, tokenizer, torch.device("cpu"), RecipeConfig(steps=1))
+        check_together(config["data"], model, RecipeConfig(steps=1))

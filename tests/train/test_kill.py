@@ -29,12 +29,22 @@ def digest(run: Path) -> str:
 
 
 @pytest.mark.slow
-def test_twenty_kills_leave_the_weights_of_an_uninterrupted_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_twenty_kills_leave_the_weights_of_an_uninterrupted_run(
+    tmp_path: Path, optimizer: str
+) -> None:
     write_artwork(tmp_path / "artwork")
     texts_of = random.Random(0)
     texts = corpus((sampler().draw(texts_of) for _ in range(200)), texts_of)
     train_tokenizer(texts, 600).save(tmp_path / "tokenizer.json")
-    command = [sys.executable, "-m", "tests.train.tiny_run", str(tmp_path), *MORE]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.train.tiny_run",
+        str(tmp_path),
+        *MORE,
+        f"optimizer={optimizer}",
+    ]
 
     def begin(output: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

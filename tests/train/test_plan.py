@@ -7,6 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from mm.errors import MMError
 from mm.report.describe.figures import training_costs
 from mm.train.build import run
 
@@ -51,3 +52,25 @@ def test_a_plan_counts_what_learns(capsys: pytest.CaptureFixture[str]) -> None:
     adamw, muon = optimizer_mb(), optimizer_mb("optimizer=muon")
     adapted = optimizer_mb("recipe.lora.decoder={rank: 2}", "recipe.frozen=[encoder,projector]")
     assert adapted < muon / 10 and adamw / 2 < muon < adamw
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["encoder=qwen3_vl_so400m", "projector=deepstack"], "data=scenes draws squares"),
+        (
+            ["data=shards", "++data.stream.row_length=20", "encoder=siglip_base"],
+            "row_length is 20, but a picture alone takes",
+        ),
+        (["data=shards", "recipe.evaluate_every=5"], "nothing to evaluate: set data.held_out.sh"),
+        (["recipe.keep_best=held_out/caption.en"], "set recipe.evaluate_every as well"),
+        (["optimizer=muon", "recipe.frozen=[encoder,decoder]"], "optimizer=muon has no matrix"),
+        (["logger=wandb", "+logger.wandb.projekt=x"], "did you mean 'project'"),
+        (["recipe.lora.encoder={targets: [q_prj]}"], "known: .*q_proj"),
+    ],
+)
+def test_what_cannot_work_together_is_named_before_anything_is_loaded(
+    capsys: pytest.CaptureFixture[str], overrides: list[str], message: str
+) -> None:
+    with pytest.raises((MMError, ValueError), match=message):
+        planned(capsys, *overrides)

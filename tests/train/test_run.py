@@ -99,6 +99,16 @@ def test_a_run_leaves_its_record_and_a_model(
     assert loaded.config["decline"]["en"] == "I can't tell"
 
 
+def test_the_smoke_experiment_learns_as_it_always_did(
+    uninterrupted: tuple[dict[str, Any], list[dict[str, float]]],
+) -> None:
+    """A change of these numbers is a change of training: say why where it is made."""
+    golden = {2: (6.400766, 8.781338), 6: (6.317832, 8.752060), 12: (6.179107, 8.475194)}
+    found = {line["step"]: (line["loss"], line["patch_loss"]) for line in uninterrupted[1]}
+    for number, losses in golden.items():  # other builds of torch add in another order
+        assert found[int(number)] == pytest.approx(losses, rel=2e-4)
+
+
 def test_killed_and_resumed_equals_never_stopped(
     folder: Path, uninterrupted: tuple[dict[str, Any], list[dict[str, float]]]
 ) -> None:
