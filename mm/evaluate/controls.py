@@ -27,6 +27,7 @@ from mm.evaluate.results import estimate_of, grouped, items_of
 Shown = Literal["true", "blank", "noise", "other", "none"]
 CONTROLS: tuple[Shown, ...] = ("blank", "noise", "other", "none")
 _BLANK_GREY = 200
+_KNOWN_BLIND = ("kind", "language", "label")  # tags that the wording of a question gives away
 
 
 def show(kind: Shown, samples: Iterable[tuple[Sample, Any]]) -> Iterator[tuple[Sample, Any]]:
@@ -80,7 +81,7 @@ class Gain:
         scores: by picture shown.
         best_control: the control with the highest score.
         gain: true less best control.
-        chance: what the commonest answer would score, or a blind choice among those offered.
+        chance: what the commonest answer to questions of its kind would score, or a blind choice.
         leaks: the score without a picture is above chance, beyond its interval: questions or their
             order give answers away.
     """
@@ -138,6 +139,8 @@ def _gain(runs: Mapping[str, Sequence[Record]], bounded: bool) -> Gain:
     best = int(shares[1:].argmax()) + 1
     value = float(shares[0] - shares[best])
     low, high = around(value, error, max(len(order) - 1, 1), len(order), 0.95, False)
+    if bounded:
+        low, high = max(low, -1.0), min(high, 1.0)
     n = len(runs["true"])
     scores = {kind: estimate_of(runs[kind], bounded) for kind in kinds}
     chance = _chance(runs["true"])
@@ -146,7 +149,17 @@ def _gain(runs: Mapping[str, Sequence[Record]], bounded: bool) -> Gain:
 
 
 def _chance(records: Sequence[Record]) -> float:
-    """The larger of blind choice and of always giving the answer that is accepted most often."""
-    blind = sum(1 / r.extra["choices"] for r in records if r.extra.get("choices")) / len(records)
-    answers = Counter(answer for record in records for answer in set(record.wanted))
-    return max(blind, answers.most_common(1)[0][1] / len(records)) if answers else blind
+    """What can be had blind, on average over questions.
+
+    The larger of a blind choice among those offered, and of giving the answer that is accepted most
+    often among questions of the same kind, language and label.
+    """
+    alike: dict[tuple[str | None, ...], list[Record]] = {}
+    for record in records:
+        alike.setdefault(tuple(map(record.tags.get, _KNOWN_BLIND)), []).append(record)
+    best = 0.0
+    for own in alike.values():
+        blind = sum(1 / record.extra["choices"] for record in own if record.extra.get("choices"))
+        answers = Counter(answer for record in own for answer in set(record.wanted))
+        best += max(blind, max(answers.values(), default=0))
+    return best / len(records)

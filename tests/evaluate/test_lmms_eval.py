@@ -108,7 +108,9 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_manifest_leads_to_the_class() -> None:
-    pytest.importorskip("lmms_eval.models.registry_v2")
+    registry = pytest.importorskip("lmms_eval.models.registry_v2").ModelRegistryV2()
     (manifest,) = adapter.manifests()
+    registry.register_manifest(manifest)
+    assert registry.get_model_class("mm").__name__ == "Lmm"
     assert manifest.model_id == "mm"
     assert manifest.simple_class_path == "mm.evaluate.lmms_eval.Lmm"

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 import mm
-from mm.data.sample import Sample
+from mm.data.sample import Sample, question_details
 from mm.data.shards import ShardReader, write_shards
-from mm.errors import CheckpointError, UsageError
+from mm.errors import CheckpointError, ConfigError, UsageError
 from mm.evaluate.records import read_records
 from mm.evaluate.task import evaluate
 from mm.privacy.door import encode_png
@@ -110,3 +110,53 @@ def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     with pytest.raises(LedgerError, match=r"scripts/scrub\.py"):
         evaluate(str(folder / "model"), task(folder, shards=str(tmp_path / "raw")), device=CPU)
+
+
+def test_published_files_are_asked_through_the_door(folder: Path, tmp_path: Path) -> None:
+    for number, colour in enumerate(("red", "blue")):
+        Image.new("RGB", (30, 20), colour).save(tmp_path / f"{number}.jpg")
+    (tmp_path / "2.jpg").write_bytes(b"no picture")
+    rows = [
+        {"question_id": n, "image": f"{n % 4}.jpg", "text": "a cup?", "label": ("yes", "no")[n % 2]}
+        for n in range(8)
+    ]  # fmt: skip
+    for name in ("random", "popular"):
+        lines = [json.dumps(row) + "\n" for row in rows]
+        (tmp_path / f"coco_pope_{name}.json").write_text("".join(lines))
+    values = {
+        "name": "pope", "version": 1, "metric": "presence", "max_new_tokens": 3,
+        "source": {"name": "pope", "path": str(tmp_path), "options": {"root": None}},
+    }  # fmt: skip
+    result = evaluate(str(folder / "model"), values, device=CPU)
+    assert dict(result.facts["left_out"]) == {"not-an-image": 1, "missing": 1}
+    score = result.measures["score"]
+    assert score["all"].n == 8 and score["all"].items == 2
+    assert score["sampling=popular"].n == 4 and score["present=yes"].n == 4
+    assert {"precision", "recall", "f1", "yes_ratio", "hallucination"} <= set(result.measures)
+    assert result.measures["recall"]["all"].value == score["present=yes"].value
+    assert "left out: 1" in result.table() and result.facts["source"] == "pope"
+    with pytest.raises(UsageError, match=r"task\.source\.path is not set: name the pope files"):
+        evaluate(str(folder / "model"), {**values, "source": {"name": "pope"}}, device=CPU)
+
+
+def test_choices_by_likelihood_and_by_generation(folder: Path, tmp_path: Path) -> None:
+    tags = question_details([{"choices": ["yes", "no"]}])
+    image = encode_png(Image.new("RGB", (30, 20), (0, 90, 0)))
+    turns = [("user", "<image>a cup?"), ("assistant", "no")]
+    write_shards([Sample([image], turns, tags, "0" * 64)], tmp_path / "data", Policy())
+    values = task(tmp_path, metric="choice", by="likelihood", letters=False)
+    found = evaluate(str(folder / "model"), values, device=CPU)
+    assert found.records[0].said in ("yes", "no") and found.records[0].extra["choices"] == 2
+    assert found.measures["score"]["all"].value == float(found.records[0].said == "no")
+    said = evaluate(str(folder / "model"), {**values, "by": "generation"}, device=CPU)
+    assert "unread" in said.measures
+
+
+def test_wrong_combinations_are_named(folder: Path) -> None:
+    for changed, message in (
+        ({"by": "likelihood"}, "weighs choices"),
+        ({"shards": ""}, "task.shards or task.source"),
+        ({"metric": "vqq"}, "did you mean 'vqa'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            evaluate(str(folder / "model"), task(folder, **changed), device=CPU)
