@@ -50,7 +50,7 @@ def curves(runs: Runs, prefix: Path) -> None:
         axes[0].plot(steps, losses.mean(0), color=colour, label=variant)
         axes[0].fill_between(steps, losses.min(0), losses.max(0), color=colour, alpha=0.2)
         lines[variant] = {"step": steps, "loss": losses.round(5).tolist()}
-    axes[0].set(xlabel="step of about 162 pictures", ylabel="loss: mean and range", yscale="log")
+    axes[0].set(xlabel="step", ylabel="loss: mean and range", yscale="log")
     axes[0].legend()
     _save(figure, f"{prefix}_curves", lines)
 
@@ -129,6 +129,29 @@ def extraction(runs: Runs, prefix: Path) -> None:
     text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
     Path(f"{prefix}_extraction.md").write_text(text, encoding="utf-8")
     _save(figure, f"{prefix}_extraction", rows)
+
+
+def trials(sweep: Path, prefix: Path) -> None:
+    """The trials of a search, best first: `PREFIX.md` and `.json`."""
+    rows = []
+    for path in sorted(sweep.glob("*/status.json")):
+        status = json.loads(path.read_text(encoding="utf-8"))
+        if status["state"] != "done":
+            continue
+        pairs = dict(word.lstrip("+").split("=", 1) for word in status["overrides"])
+        rates = {
+            key.rsplit(".", 1)[-1]: float(value)
+            for key, value in pairs.items()
+            if key.startswith("recipe.learning_rates.")
+        }
+        rows.append({**rates, "loss": status["metrics"]["loss"], "started": status["started"]})
+    rows.sort(key=lambda row: row["loss"])
+    names = [key for key in rows[0] if key not in ("loss", "started")]
+    lines = [[*names, "loss"], ["---"] * (len(names) + 1)]
+    lines += [[*(f"{row[n]:.2e}" for n in names), f"{row['loss']:.4f}"] for row in rows]
+    text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    Path(f"{prefix}.md").write_text(text, encoding="utf-8")
+    Path(f"{prefix}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def _span(facts: Mapping[str, Any]) -> str:

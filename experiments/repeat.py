@@ -52,6 +52,10 @@ EXPERIMENTS = {
         (figures.by_kind, figures.extraction),
         ("planted_raw", "planted_scrubbed", "shapes_test"),
     ),
+    "packing_tiny": Experiment(
+        ("packing/packed_tiny", "packing/padded_tiny"), (figures.by_kind, figures.curves)
+    ),
+    "rates": Experiment(("rates/default", "rates/tuned")),
 }
 POLICIES = {"planted_raw": "metadata_only"}  # where it is not the standard one
 COUNTS = {"shapes_train": 20_000, "shapes_test": 1_000, "shapes_dev": 1_000, "planted": 6_000}
@@ -146,11 +150,8 @@ def main() -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         done = list(pool.map(lambda run: train(*run, options.set, options.keep), runs))
     for name in () if options.no_compare else options.names:
-        compare(
-            name,
-            RUNS,
-            HERE / name.removesuffix("_large") / ("result_large" if "_" in name else "result"),
-        )
+        folder, _, size = name.partition("_")
+        compare(name, RUNS, HERE / folder / (f"result_{size}" if size else "result"))
     return 0 if all(done) else 1
 
 

@@ -67,3 +67,22 @@ def test_curves_and_seconds_of_a_step(tmp_path: Path) -> None:
         20,
         30,
     ]
+
+
+def test_trials_are_listed_best_first(tmp_path: Path) -> None:
+    for index, loss in enumerate((0.5, 0.25, 0.75)):
+        status = {
+            "state": "done" if loss < 0.7 else "failed",
+            "overrides": ["experiment=a", f"recipe.learning_rates.encoder={10.0**-index}"],
+            "metrics": {"loss": loss},
+            "started": "",
+        }
+        lines(tmp_path / str(index) / "status.json", [status])
+    figures.trials(tmp_path, tmp_path / "search")
+    table = (tmp_path / "search.md").read_text().splitlines()
+    assert table == [
+        "| encoder | loss |",
+        "| --- | --- |",
+        "| 1.00e-01 | 0.2500 |",
+        "| 1.00e+00 | 0.5000 |",
+    ]
