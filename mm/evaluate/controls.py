@@ -154,9 +154,9 @@ def _chance(records: Sequence[Record]) -> float:
     The larger of a blind choice among those offered, and of giving the answer that is accepted most
     often among questions of the same kind, language and label.
     """
-    alike: dict[tuple[str | None, ...], list[Record]] = {}
+    alike: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
-        alike.setdefault(tuple(map(record.tags.get, _KNOWN_BLIND)), []).append(record)
+        alike.setdefault(tuple(record.tags.get(tag, "") for tag in _KNOWN_BLIND), []).append(record)
     best = 0.0
     for own in alike.values():
         blind = sum(1 / record.extra["choices"] for record in own if record.extra.get("choices"))

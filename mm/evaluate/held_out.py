@@ -24,7 +24,8 @@ from mm.encoders import Pictures
 from mm.evaluate.questions import Answered, Question, ask, ask_samples, by_label, questions_of
 from mm.evaluate.results import Result, measures_of
 from mm.evaluate.running import SAVED_DTYPE, TRAINED_CHAT, floating
-from mm.evaluate.task import Subject, TaskConfig, TaskData, run_task
+from mm.evaluate.subject import Subject
+from mm.evaluate.task import TaskConfig, TaskData, run_task
 from mm.privacy.door import open_image
 from mm.registry import make_config
 from mm.text.tokenizer import Tokenizer

@@ -69,19 +69,19 @@ class Result:
             "version": self.version,
             **self.facts,
             "measures": {
-                name: {part: _plain(e) for part, e in rows.items()}
+                name: {part: e.facts() for part, e in rows.items()}
                 for name, rows in self.measures.items()
             },
         }
         if self.gains:
             found["vision_gain"] = {
                 part: {
-                    **_plain(gain.gain),
+                    **gain.gain.facts(),
                     "best_control": gain.best_control,
                     "chance": gain.chance,
                     "looks": gain.looks,
                     "leaks": gain.leaks,
-                    "scores": {kind: _plain(e) for kind, e in gain.scores.items()},
+                    "scores": {kind: e.facts() for kind, e in gain.scores.items()},
                 }
                 for part, gain in self.gains.items()
             }
@@ -189,9 +189,3 @@ def _estimates(
             low, high = around(mean, error, max(size - 1, 1), size, 0.95, name in bounded)
         found[name] = Estimate(mean, low, high, 1, size, round(float(asked.sum())))
     return found
-
-
-def _plain(estimate: Estimate) -> dict[str, Any]:
-    numbers = [estimate.value, estimate.low, estimate.high]
-    value, low, high = (number if math.isfinite(number) else None for number in numbers)
-    return {"value": value, "interval": [low, high], "n": estimate.n, "items": estimate.items}

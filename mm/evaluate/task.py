@@ -17,15 +17,13 @@ from typing import Any, Literal
 
 import torch
 
-from mm.checkpoints import native
-from mm.checkpoints.published import format_of, load_vlm
 from mm.data import sources
 from mm.data.sample import Sample
 from mm.data.scenes.artwork import DECLINED_KINDS
 from mm.data.scenes.concepts import LANGUAGES
 from mm.data.scenes.language import CAPTION_PROMPTS, DECLINE
 from mm.data.shards import ShardReader
-from mm.errors import CheckpointError, ConfigError, UsageError
+from mm.errors import ConfigError, UsageError
 from mm.evaluate import metrics
 from mm.evaluate.controls import CONTROLS, Shown, show, vision_gain
 from mm.evaluate.likelihood import choose
@@ -33,12 +31,10 @@ from mm.evaluate.metrics.choice import LETTERS, lettered
 from mm.evaluate.questions import Answered, Question, ask, in_batches, joined, questions_of
 from mm.evaluate.records import Record
 from mm.evaluate.results import Result, measures_of
-from mm.evaluate.running import TRAINED_CHAT, checkpoint_of, read_running
+from mm.evaluate.subject import Subject, read_subject
 from mm.privacy.door import open_image
 from mm.privacy.errors import DoorError
 from mm.registry import make_config, unknown_name_message
-from mm.text.tokenizer import Tokenizer
-from mm.vlm import VisionLanguageModel
 
 _DECLINED_QUESTIONS = {
     "en": (CAPTION_PROMPTS["en"][0], "What is this?"),
@@ -102,18 +98,6 @@ class TaskConfig:
                 f"task.by=likelihood weighs choices, and task.metric={self.metric} has none: use"
                 " task.metric=choice"
             )
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model to ask, and how its folder says to ask it."""
-
-    model: VisionLanguageModel
-    tokenizer: Tokenizer
-    chat: Mapping[str, Any] = field(default_factory=dict)
-    num_beams: int = 1
-    pictures_per_batch: int = 64
-    batch_size: int = 128
 
 
 @dataclass(frozen=True)
@@ -267,36 +251,6 @@ def run_task(
         for (sample, answered), worth in zip(asked, scored, strict=True)
     )
     return Answers(records, dict(left_out))
-
-
-def read_subject(directory: str, device: torch.device) -> Subject:
-    """Read a model that sees; a run's folder stands for its model, or its newest checkpoint.
-
-    Raises:
-        CheckpointError: it cannot be read, or sees nothing.
-    """
-    place = Path(directory)
-    if not (place / "config.json").exists():
-        if (place / "model" / "config.json").exists():
-            directory = str(place / "model")
-        elif checkpoint := checkpoint_of(place):
-            model, tokenizer, _ = read_running(checkpoint, device)
-            return Subject(model.eval(), tokenizer, TRAINED_CHAT)
-    kind = format_of(directory)
-    if kind == "text":
-        raise CheckpointError(
-            f"{directory} is a text model's, but tasks show pictures: name a model that sees"
-        )
-    few: dict[str, Any] = {}
-    if kind == "vlm":
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        loaded = load_vlm(directory, device, dtype)
-        few = {"pictures_per_batch": 4, "batch_size": 8}  # their pictures are many tokens
-    else:
-        loaded = native.load(directory, device=device, dtype=torch.float32)
-    beams = loaded.config.get("generation", {}).get("num_beams", 1)
-    chat = loaded.config.get("chat", {})
-    return Subject(loaded.model.eval(), loaded.tokenizer, chat, beams, **few)
 
 
 def _opened(samples: Iterable[Sample], left_out: Counter[str]) -> Iterator[tuple[Sample, Any]]:

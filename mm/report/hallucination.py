@@ -40,7 +40,7 @@ from mm.errors import UsageError
 from mm.evaluate.questions import Answered, Question, ask, in_batches, normalise, questions_of
 from mm.evaluate.records import Record
 from mm.evaluate.results import estimate_of, grouped
-from mm.evaluate.task import Subject, read_subject
+from mm.evaluate.subject import Subject, read_subject
 from mm.privacy.door import open_image
 
 _DENIALS = {

@@ -12,7 +12,8 @@ from mm.errors import UsageError
 from mm.evaluate.controls import CONTROLS, show, vision_gain
 from mm.evaluate.records import Record, read_records
 from mm.evaluate.results import Result
-from mm.evaluate.task import TaskConfig, TaskData, evaluate, read_subject, run_task
+from mm.evaluate.subject import read_subject
+from mm.evaluate.task import TaskConfig, TaskData, evaluate, run_task
 from mm.privacy.door import encode_png
 from mm.privacy.policy import Policy
 from tests import tiny_model

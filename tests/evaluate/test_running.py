@@ -8,7 +8,7 @@ from mm.checkpoints import native
 from mm.data.scenes.language import corpus
 from mm.errors import CheckpointError
 from mm.evaluate.running import checkpoint_of, read_running
-from mm.evaluate.task import read_subject
+from mm.evaluate.subject import read_subject
 from mm.text.tokenizer import train_tokenizer
 from tests.data.scenes.test_layout import sampler
 from tests.tiny_artwork import write_artwork
