@@ -124,6 +124,7 @@ def run(
         print(plan(config, parts, recipe, tokenizer, device, estimate))
         return {}
     with join(device) as world:
+        world.part(recipe.accumulate)  # before anything is loaded
         return _run(config, config_yaml, make_evaluate, recipe, device, world)
 
 
