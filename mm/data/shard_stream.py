@@ -33,7 +33,7 @@ from mm.text.tokenizer import Tokenizer
 REMEMBERED = 4096  # conversations kept as tokens, so that small data sets are encoded once
 TURNS = ("independent", "together")
 LEFT_OUT = (
-    "too_long", "too_many_pictures", "malformed", "without_picture", "unanswered", "unseeable",
+    "too_long", "too_many_pictures", "malformed", "unanswered", "unseeable",
 )  # fmt: skip
 Cursor = dict[str, Any]  # plain data, as JSON holds it
 
@@ -87,7 +87,7 @@ class StreamCounts(PackingCounts):
     """What became of an epoch's samples so far."""
 
     malformed: int = 0  # roles, markers and pictures that do not fit together, left out
-    without_picture: int = 0  # left out
+    without_picture: int = 0  # text alone, learned like the rest
     unanswered: int = 0  # nothing to learn, left out
     unseeable: int = 0  # with a picture of a size that the encoder refuses, left out
     rows: int = 0
@@ -99,7 +99,8 @@ class ShardBatch:
     """Packed rows and their pictures in the order of the rows.
 
     Attributes:
-        images: uint8 [I, 3, S, S], or a list of [3, height, width] if sizes differ.
+        images: uint8 [I, 3, S, S], or a list of [3, height, width] if sizes differ; of rows of
+            text alone an empty list.
         sources: `source_id` of every conversation, in the order of the rows.
         counts: of the epoch up to this batch.
         cursor: where the stream stands after this batch, for `ShardStream.seek`.
@@ -191,7 +192,7 @@ class ShardStream(Dataset[ShardBatch]):
         return ShardBatch(
             step,
             collate(rows, self.config.row_length, self.pad_id, self.sight.place_tokens),
-            torch.stack(images) if alike else images,
+            torch.stack(images) if alike and images else images,
             tuple(sample.source_id for sample in samples),
             asdict(self.counts),
             self.cursor(),
@@ -280,6 +281,7 @@ class ShardStream(Dataset[ShardBatch]):
     def _pack(self, number: int) -> list[Row]:
         encoded = self._encode(number)
         if isinstance(encoded, Encoded):
+            self.counts.without_picture += not encoded.num_pictures
             return self._packer.add(encoded)
         self.counts.pictures += 1
         setattr(self.counts, encoded, getattr(self.counts, encoded) + 1)
@@ -313,8 +315,6 @@ class ShardStream(Dataset[ShardBatch]):
         return found
 
     def _encode_sample(self, number: int, sample: Sample) -> Encoded | str:
-        if not sample.images:
-            return "without_picture"
         grids: tuple[Grid, ...] = ()
         if self.sight.num_tokens is not None:
             sizes = [self.sight.num_tokens] * len(sample.images)

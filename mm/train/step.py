@@ -19,6 +19,8 @@ from mm.train.objective import linear_cross_entropy
 from mm.train.recipe import RecipeConfig
 from mm.vlm import ImageFeatures, VisionLanguageModel
 
+BLANK = (64, 64)  # height and width of the picture that stands in where there is none
+
 
 class TrainBatch(Protocol):
     """What a step needs of a batch."""
@@ -43,7 +45,7 @@ class Feed(Protocol):
         self, batch: Any, generator: torch.Generator
     ) -> tuple[Tensor | list[Tensor], Tensor | None]:
         """Pictures of a batch as uint8 [I, 3, S, S], or a list of [3, height, width] of other
-        sizes, and their patch labels if there are any."""
+        sizes (empty: rows of text alone), and their patch labels if there are any."""
         ...
 
 
@@ -73,16 +75,21 @@ class Forward(nn.Module):
         return model  # type: ignore[no-any-return]
 
     def forward(
-        self, pictures: Pictures, packed: PackedBatch, labels: Tensor | None
+        self, pictures: Pictures, packed: PackedBatch, labels: Tensor | None, blank: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch's mean loss over answer tokens, its patch loss and its load-balancing loss."""
+        """A batch's mean loss over answer tokens, its patch loss and its load-balancing loss.
+
+        Args:
+            blank: the rows are text alone, and the picture is no part of them; it is encoded for
+                nothing, as all processes must compute the same layers.
+        """
         model = self.model
         tokens = model.encoder.tokens(pictures)
         values = model.projector(tokens, pictures.grids)
         router_logits: list[Tensor] = []
         hidden = model.hidden(
             packed.input_ids,
-            image_features=ImageFeatures(values, model.token_grids(pictures)),
+            image_features=None if blank else ImageFeatures(values, model.token_grids(pictures)),
             position_ids=packed.position_ids,
             attention_mask=attention_structure(packed.segment_ids, packed.prefix_ids),
             check=False,
@@ -90,6 +97,8 @@ class Forward(nn.Module):
         )
         wanted = hidden.flatten(0, 1)[packed.label_positions]
         loss = linear_cross_entropy(wanted, model.decoder.lm_head.weight, packed.label_ids)
+        if blank:
+            loss = loss + 0.0 * values.float().sum()
         balance = hidden.new_zeros(())
         if self.balances:
             config = model.decoder.config
@@ -127,9 +136,10 @@ def backward(
         Mean loss over the answer tokens of all batches, and the batches' mean patch loss and mean
         load-balancing loss (0 where there is none): `[3]`, the same in every process.
     """
-    labelled: Any = max(1, sum(len(batch.packed.label_ids) for batch in batches))
+    own = sum(len(batch.packed.label_ids) for batch in batches)
+    labelled: Any = max(1, own)
     if world.size > 1:  # on the device, so that nothing waits for it
-        labelled = world.total(torch.tensor(float(labelled), device=device))
+        labelled = world.total(torch.tensor(float(own), device=device)).clamp_min(1.0)
     number = len(batches) * world.size
     together = torch.zeros(3, device=device)
     weight = balance_weight(run.model, recipe)
@@ -156,8 +166,10 @@ def losses(
     pictures, labels = feed.pixels(batch, torch.Generator(device).manual_seed(seed))
     half = torch.bfloat16 if recipe.precision == "bf16_residual" else None
     run.model.decoder.model.residual_dtype = half
+    if blank := not len(pictures):
+        pictures = [torch.zeros(3, *BLANK, dtype=torch.uint8, device=device)]
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision != "fp32"):
         found: tuple[Tensor, Tensor, Tensor] = run(
-            run.model.encoder.preprocess(pictures), batch.packed, labels
+            run.model.encoder.preprocess(pictures), batch.packed, labels, blank
         )
     return found

@@ -155,7 +155,7 @@ def test_conversations_are_kept_whole_and_what_is_left_out_is_counted(talks: Sha
         batch.counts
         | {
             "pictures": 6,
-            "items": 2,
+            "items": 3,
             "too_long": 1,
             "too_many_pictures": 1,
             "without_picture": 1,
@@ -165,14 +165,14 @@ def test_conversations_are_kept_whole_and_what_is_left_out_is_counted(talks: Sha
     )
     assert batch.images.shape[0] == 3
     fill = int((batch.packed.segment_ids > 0).sum()) / 256
-    assert batch.measured() == {"fill": pytest.approx(fill), "left_out": 4}
+    assert batch.measured() == {"fill": pytest.approx(fill), "left_out": 3}
     row, segments = batch.packed.input_ids[0], batch.packed.segment_ids[0]
     words = tiny_model.tokenizer()
     texts = [words.decode(row[segments == s].tolist()) for s in segments.unique() if s]
-    assert sorted(text.count("assistant\n") for text in texts) == [2, 2]
+    assert sorted(text.count("assistant\n") for text in texts) == [1, 2, 2]
     assert any("system\nyes" in text for text in texts)
     learned = words.decode(batch.packed.label_ids.tolist())
-    assert learned.count("a red cup") == 3 and "What" not in learned
+    assert learned.count("a red cup") == 4 and "What" not in learned
     assert (row == words.token_id("<|image_pad|>")).sum() == 3 * 4
 
 

@@ -55,20 +55,23 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ready")
     write_artwork(folder / "artwork")
     rng = random.Random(0)
-    texts = corpus((sampler().draw(rng) for _ in range(200)), rng)
-    train_tokenizer(texts, 600).save(folder / "tokenizer.json")
+    words = corpus((sampler().draw(rng) for _ in range(200)), rng)
+    train_tokenizer(words, 600).save(folder / "tokenizer.json")
     image = encode_png(Image.new("RGB", (40, 30), (40, 90, 20)))
     samples = [
         Sample([image], [("user", "<image>a cup?"), ("assistant", "yes " * n)], {}, f"{n:064x}")
         for n in range(1, 25)
     ]
+    asked = [("user", "a cup?"), ("assistant", "yes " * 24)]
+    texts = [Sample([], asked, {}, f"{n:064x}") for n in range(100, 112)]
+    write_shards(texts, folder / "texts", Policy())
     write_shards(samples, folder / "shards", Policy())
     return folder
 
 
 @pytest.fixture
 def folder(ready: Path, tmp_path: Path) -> Iterator[Path]:
-    for name in ("artwork", "tokenizer.json", "shards"):
+    for name in ("artwork", "tokenizer.json", "shards", "texts"):
         (tmp_path / name).symlink_to(ready / name)
     yield tmp_path
 
@@ -111,11 +114,21 @@ def test_two_processes_train_what_one_does(folder: Path, more: tuple[str, ...]) 
     assert files == [f"piece-0000{n}-of-00002.safetensors" for n in (1, 2)] + ["pieces.json"]
 
 
-def train_shards(folder: Path, name: str, *overrides: str) -> None:
-    """Train on the shards, noting what each step's process saw, and stop as asked in the middle."""
+def train_shards(
+    folder: Path,
+    name: str,
+    *overrides: str,
+    sets: tuple[str, ...] = ("shards",),
+    row_length: int = 256,
+) -> None:
+    """Train on the shards, noting what each step's process saw."""
     plain, text = tiny_run.config(folder, *overrides, f"output={folder}/{name}")
-    stream = {"rows": 1, "row_length": 256, "images_per_row": 2}
-    plain["data"] = {"kind": "shards", "shards": [f"{folder}/shards"], "stream": stream}
+    stream = {"rows": 1, "row_length": row_length, "images_per_row": 2}
+    plain["data"] = {
+        "kind": "shards",
+        "shards": [f"{folder}/{name}" for name in sets],
+        "stream": stream,
+    }
     pixels = ShardFeed.pixels
 
     def noted(self: ShardFeed, batch: Any, generator: torch.Generator) -> Any:
@@ -144,6 +157,24 @@ def test_one_process_then_two_then_one_see_every_sample_once(folder: Path) -> No
     assert [step for step, _ in seen["alone"]] == list(range(12))
     times = Counter(source for _, sources in seen["changing"] for source in sources)
     assert len(times) == 24 and set(times.values()) == {1}
+
+
+def train_texts(folder: Path, name: str, *overrides: str) -> None:
+    """Rows of pictures and rows of text alone, one to a batch."""
+    train_shards(folder, name, *overrides, sets=("shards", "texts"), row_length=80)
+
+
+def test_rows_of_text_alone_are_learned_beside_pictures(folder: Path) -> None:
+    more = (*SHORT, "recipe.steps=9", "recipe.checkpoint_every=9")
+    train_texts(folder, "one", *more)
+    two(train_texts, folder, "two", *more)
+    one, other = (lines(folder / name) for name in ("one", "two"))
+    assert [x["left_out"] for x in one] == [0] * 9
+    for ours, theirs in zip(one, other, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+    found = map(json.loads, (folder / "two-seen").read_text().splitlines())
+    alone = {step for step, sources in found if all(int(s, 16) >= 100 for s in sources)}
+    assert any(step ^ 1 not in alone for step in alone), "no step is of both kinds"
 
 
 def evaluated(folder: Path) -> None:
