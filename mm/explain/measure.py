@@ -136,6 +136,7 @@ def measure(
             " looks can't be held against a place"
         )
     num_right = len(right)
+    random.Random(seed).shuffle(right)  # so that a budget ends among all scenes
     names = available() if not methods or "all" in methods else methods
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     seconds: dict[str, float] = defaultdict(float)

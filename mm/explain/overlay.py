@@ -73,10 +73,12 @@ def blend(picture: Image, heat: Tensor) -> Image:
     size = picture.height, picture.width
     smooth = F.interpolate(share[None, None].float(), size, mode="bilinear")[0, 0].numpy()
     table = [
-        round(low + (high - low) * (step % 85) / 85)
+        round(
+            RAMP[part][channel] + (RAMP[part + 1][channel] - RAMP[part][channel]) * (place - part)
+        )
         for channel in range(3)
-        for step in range(256)
-        for low, high in [_between(step // 85, channel)]
+        for place in (step / 85 for step in range(256))
+        for part in (min(int(place), len(RAMP) - 2),)
     ]
     shade = pictures.fromarray((smooth * 255).astype("uint8"))
     colour = pictures.merge("RGB", [shade.point(table[n * 256 : (n + 1) * 256]) for n in range(3)])
@@ -114,10 +116,6 @@ def draw(image: Tensor, strips: Sequence[Strip], font: AnyFont | None = None) ->
             pen.text((x, y + small.height + 1), _drawable(font, label), INK, font)
         top += line * step_y
     return sheet
-
-
-def _between(part: int, channel: int) -> tuple[int, int]:
-    return RAMP[min(part, 2)][channel], RAMP[min(part + 1, 3)][channel]
 
 
 def _drawable(font: AnyFont, text: str) -> str:

@@ -12,15 +12,18 @@ from tests.test_readme import needs_model
 
 @needs_model
 def test_correct_maps_are_told_from_random_and_inverted_ones_on_the_shipped_model() -> None:
-    asked = [case for case in cases(1) if case.kind == "where" and case.language == "en"]
+    asked = [case for case in cases(1) if case.kind == "where"]
     steps: list[tuple[int, int]] = []
     found = measure(
-        mm.load(device="cpu"), asked, ["gradient_attention"], step=lambda *s: steps.append(s)
+        mm.load(device="cpu"),
+        asked,
+        ["gradient_attention"],
+        budget=0,  # one case is measured, whatever the time
+        step=lambda *step: steps.append(step),
     )
     assert list(found.rows) == [*PLANTED, "gradient_attention"]
-    assert found.counts["asked"] == len(asked) >= found.counts["right"] >= 1
-    assert found.counts["measured"] == found.counts["right"]
-    assert steps == [(n, steps[-1][1]) for n in range(1, found.counts["right"] + 1)]
+    assert found.counts == {"asked": 2, "right": 2, "measured": 1, "scenes": 1}
+    assert steps == [(1, 2)]
     gains = {method: found.rows[method]["all"]["gain"].value for method in PLANTED}
     assert gains["correct"] > 0.2 > gains["random"]
     assert gains["correct"] > gains["inverted"] + 0.2
@@ -31,17 +34,9 @@ def test_correct_maps_are_told_from_random_and_inverted_ones_on_the_shipped_mode
     assert all(name in table for name in (*PLANTED, *COLUMNS, "gradient_attention"))
     facts = found.facts()
     assert facts["kind"] == "faithfulness"
-    cell = facts["measures"]["gradient_attention"]["en"]["gain"]
+    cell = facts["measures"]["gradient_attention"]["all"]["gain"]
     assert cell["interval"][0] <= cell["value"] <= cell["interval"][1]
-    assert cell["n"] == found.counts["right"]
-
-
-@needs_model
-def test_a_measure_ends_when_its_time_is_up() -> None:
-    asked = [case for case in cases(1) if case.kind == "where"]
-    found = measure(mm.load(device="cpu"), asked, ["rollout"], budget=0)
-    assert found.counts["right"] > found.counts["measured"] == 1
-    assert found.rows["rollout"]["all"]["gain"].n == 1
+    assert cell["n"] == 1
 
 
 @needs_model
