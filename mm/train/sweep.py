@@ -19,7 +19,6 @@ import fcntl
 import hashlib
 import importlib.util
 import json
-import math
 import re
 import sys
 import time
@@ -100,7 +99,7 @@ def start(
         in_sweep: `output` is then the sweep's folder, else the run's.
 
     Returns:
-        Of a job: the measure that `objective` names, NaN if it failed. Otherwise nothing.
+        Of a job: the measure that `objective` names. Of a job that failed, or no job: nothing.
 
     Raises:
         Whatever `train` raises, unless it is a job of a sweep.
@@ -184,8 +183,11 @@ def summary(folder: Path, status: Status) -> str:
     return "\n".join(lines)
 
 
-def objective(status: Status, name: str) -> float:
-    """The measure that a sweeper looks at: NaN if the job failed.
+def objective(status: Status, name: str) -> float | None:
+    """The measure that a sweeper looks at.
+
+    None if the job failed: Optuna's sweeper then counts the trial as failed and goes on; a NaN, or
+    an exception, would end it.
 
     Raises:
         ConfigError: a finished job has no measure of that name.
@@ -194,7 +196,7 @@ def objective(status: Status, name: str) -> float:
     from mm.registry import unknown_name_message
 
     if status.get("state") != "done":
-        return math.nan
+        return None
     if name not in status["metrics"]:
         raise ConfigError(unknown_name_message("objective", name, tuple(status["metrics"])))
     return float(status["metrics"][name])

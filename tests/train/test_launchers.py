@@ -1,13 +1,19 @@
-"""Sweeps through what the extra `sweep` installs, with a stand-in for training."""
+"""Sweeps through what the extra `sweep` installs: a stand-in for training, and slow real ones."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mm.errors import UsageError
 from mm.train.sweep import check_plugins
+from tests.train import tiny_run
 from tests.train.test_sweep import index, sweep, taken
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def needs(plugin: str) -> None:
@@ -38,6 +44,37 @@ def test_a_launcher_runs_every_job_and_again_only_what_failed(
     assert [entry["state"] for entry in index(tmp_path)] == ["done", "done"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("plugin", "overrides"),
+    [
+        ("", []),
+        ("hydra_joblib_launcher", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]),
+        ("hydra_submitit_launcher", ["hydra/launcher=submitit_local"]),
+        ("hydra_ray_launcher", ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"]),
+    ],
+)
+def test_a_launcher_trains(tmp_path: Path, plugin: str, overrides: list[str]) -> None:
+    if plugin:
+        needs(plugin)
+    tiny_run.prepare(tmp_path)
+    words = [word for word in tiny_run.overrides(tmp_path) if not word.startswith("output=")]
+    words += ["recipe.steps=3", f"output={tmp_path}/sweep", "recipe.seed=0,1", *overrides]
+    command = [sys.executable, "scripts/train.py", "-m", "hydra.sweeper.max_batch_size=2", *words]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    jobs = index(tmp_path)
+    assert [job["state"] for job in jobs] == ["done", "done"]
+    losses = [job["metrics"]["loss"] for job in jobs]
+    assert len(set(losses)) == 2 and all(5 < loss < 8 for loss in losses)
+    assert all(
+        (tmp_path / "sweep" / job["job"] / "model/model.safetensors").exists() for job in jobs
+    )
+
+
 def test_optuna_looks_for_the_best_and_goes_on_with_the_trials_that_are_missing(
     tmp_path: Path,
 ) -> None:
@@ -61,6 +98,8 @@ def test_optuna_passes_over_a_trial_that_fails(tmp_path: Path) -> None:
     done = sweep(tmp_path, *space)
     assert done.returncode == 1, done.stderr
     assert {entry["state"] for entry in index(tmp_path)} == {"done", "failed"}
+    # It went on to the end: both were tried, and Optuna summed up.
+    assert len(taken(tmp_path)) >= 2 and "Best value: 1.089" in done.stdout + done.stderr
 
 
 def test_a_missing_launcher_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
