@@ -91,7 +91,7 @@ def _parts(facts: RunFacts) -> list[str]:
 def _index(facts: RunFacts) -> list[dict[str, Any]]:
     """One result per task: what `model-index` takes."""
     sets = [("held-out questions", "held_out", facts.held_out)]
-    sets += [(result.name, result.name, result.measures) for result in facts.of_kind("task")]
+    sets += [(r.name, r.name, r.measures) for r in facts.of_kind("task", "controls")]
     return [
         {
             "task": dict(TASK),

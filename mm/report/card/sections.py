@@ -38,33 +38,49 @@ def missing(title: str, command: str) -> Section:
     return Section(title, ("Not measured. To measure it:", "", f"    {command}"), command)
 
 
-# What is measured by a command of its own: title, kinds of results, command.
+# What is measured by a command of its own: title, kinds of results, start of the measures' names,
+# command.
+GAIN = "vision_gain/"
 MEASURED = (
-    ("Results on tasks", ("task",), "python scripts/evaluate.py model={model} task=NAME"),
+    (
+        "Results on tasks",
+        ("task", "controls"),
+        "",
+        "python scripts/evaluate.py model={model} task=NAME output={results}/NAME.json",
+    ),
     (
         "Does it look at the picture?",
         ("controls",),
-        "python scripts/evaluate.py model={model} task=NAME controls=true",
+        GAIN,
+        "python scripts/evaluate.py model={model} task=NAME controls=true"
+        " output={results}/NAME.json",
     ),
     (
         "Fairness and slices",
         ("slices", "fairness"),
-        "python scripts/slices.py {results}/NAME.jsonl",
+        "",
+        "python scripts/slices.py {results}/NAME.jsonl --output {results}/slices.json",
     ),
     (
         "Contamination",
         ("contamination",),
-        "python scripts/contamination.py TRAINING_SHARDS EVALUATION_SHARDS",
+        "",
+        "python scripts/contamination.py TRAINING_SHARDS EVALUATION_SHARDS"
+        " --output {results}/contamination.json",
     ),
     (
         "Are its explanations faithful?",
         ("faithfulness",),
-        "python scripts/explain.py --measure --model {model}",
+        "",
+        "python scripts/explain.py --measure 40 --model {model}"
+        " --output {results}/faithfulness.json",
     ),
     (
         "What it makes up",
         ("hallucination",),
-        "python scripts/misuse.py hallucination --model {model}",
+        "",
+        "python scripts/misuse.py hallucination --model {model}"
+        " --output {results}/hallucination.json",
     ),
 )
 
@@ -139,7 +155,7 @@ def limits(facts: RunFacts) -> Section:
     unknown = [entry.name for entry in facts.data if not entry.ledger]
     if unknown:
         lines.append(f"- Not looked into, as they are not at hand: {_listed(unknown)}.")
-    for title, kinds, _ in MEASURED:
+    for title, kinds, _, _ in MEASURED:
         if not facts.of_kind(*kinds):
             lines.append(f"- Not known: {title[0].lower()}{title[1:]}")
     lines.append("- `confidence` in its answers is not calibrated.")
@@ -153,7 +169,9 @@ def held_out(facts: RunFacts) -> Section:
     return Section("Held-out questions", tuple(both_languages(facts.held_out)))
 
 
-def measured(facts: RunFacts, title: str, kinds: Sequence[str], command: str) -> Section:
+def measured(
+    facts: RunFacts, title: str, kinds: Sequence[str], start: str, command: str
+) -> Section:
     """What some command measured about this model."""
     found = facts.of_kind(*kinds)
     if not found:
@@ -161,7 +179,9 @@ def measured(facts: RunFacts, title: str, kinds: Sequence[str], command: str) ->
         return missing(title, command.format(model=place, results=facts.folder / "results"))
     lines: Lines = []
     for result in found:
-        lines += [*_head(result), *both_languages(result.measures), ""]
+        kept = [m for m in result.measures if m.name.startswith(start or m.name)]
+        kept = [m for m in kept if start or not m.name.startswith(GAIN)]
+        lines += [*_head(result), *both_languages(kept), ""]
     return Section(title, tuple(lines[:-1]))
 
 
@@ -321,11 +341,20 @@ def languages(facts: RunFacts) -> list[str]:
 
 
 def _all_measures(facts: RunFacts) -> list[Measure]:
-    return [*facts.held_out, *(m for r in facts.of_kind("task") for m in r.measures)]
+    """Scores, by which a model is strong or weak, without rates such as that of declining."""
+    scores = [
+        measure
+        for result in facts.of_kind("task", "controls")
+        for measure in result.measures
+        if measure.name.startswith("score/") or "score" not in result.plain.get("measures", {})
+        if not measure.name.startswith(GAIN)
+    ]
+    return [*facts.held_out, *scores]
 
 
 def _names(facts: RunFacts) -> list[str]:
-    return [measure.name.rpartition("/")[2] for measure in _all_measures(facts)]
+    names = [measure.name.rpartition("/")[2] for measure in _all_measures(facts)]
+    return [name for name in names if "=" not in name and name != "all"]
 
 
 def _head(result: Result) -> Lines:

@@ -51,8 +51,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(run / "status.json", json.dumps(status))
     write(run / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))
     write(run / "held_out.jsonl", "".join(json.dumps(row) + "\n" for row in answers))
-    for number, (_, kinds, _) in enumerate(MEASURED):
+    for number, (_, kinds, start, _) in enumerate(MEASURED):
         found = result(kinds[0], **{"count.en": 0.71 + number / 100, "count.ko": 0.31})
+        if start:
+            found[start.rstrip("/")] = {"all": {"value": 0.567, "interval": [0.5, 0.6], "n": 40}}
         write(run / "results" / f"{kinds[0]}.json", json.dumps(found))
     return run
 
@@ -72,8 +74,8 @@ def test_a_complete_run_leaves_nothing_unmeasured(run: Path) -> None:
     assert "Not measured" not in text and "Not known" not in text
     assert (run / "model" / "README.md").read_text("utf-8") == text
     for words in (
-        "c0ffee", "0.4321", "98,765", "70 of 70", "0.667", "| 0.710", "0.760", "2 x NVIDIA H100",
-        "0.7 kWh", "experiment=cups", "Not looked for", "SHA-256", "not stated",
+        "c0ffee", "0.4321", "98,765", "70 of 70", "0.667", "| 0.710", "0.760", "0.567",
+        "2 x NVIDIA H100", "0.7 kWh", "experiment=cups", "Not looked for", "SHA-256", "not stated",
     ):  # fmt: skip
         assert words in text, words
     assert all(not re.search(r"\bNone\b|nan", line) for line in text.splitlines() if line)
@@ -87,12 +89,14 @@ def test_a_complete_run_leaves_nothing_unmeasured(run: Path) -> None:
         ("status.json", "Energy"),
         ("metrics.jsonl", "Training"),
         ("held_out.jsonl", "Held-out questions"),
-        *((f"results/{kinds[0]}.json", title) for title, kinds, _ in MEASURED),
+        *((f"results/{kinds[0]}.json", title) for title, kinds, _, _ in MEASURED),
     ],
 )
 def test_what_is_not_there_is_said_not_to_be_measured(run: Path, file: str, title: str) -> None:
     assert all(part.is_measured for part in sections(read_run(run)))
     (run / file).unlink()
+    if title == "Results on tasks":  # where the controls' are shown too
+        (run / "results" / "controls.json").unlink()
     part = next(part for part in sections(read_run(run)) if part.title == title)
     assert not part.is_measured and part.lines[0].startswith("Not measured")
     assert "python scripts/" in part.lines[-1] and "{" not in part.command
@@ -164,7 +168,9 @@ def test_front_matter_is_what_the_hub_reads(run: Path) -> None:
 def test_json_holds_every_measure(run: Path) -> None:
     found = json.loads(write_run_card(run).with_suffix(".json").read_text("utf-8"))
     assert found["not_measured"] == {}
-    assert {entry["kind"] for entry in found["results"]} == {kinds[0] for _, kinds, _ in MEASURED}
+    assert {entry["kind"] for entry in found["results"]} == {
+        kinds[0] for _, kinds, _, _ in MEASURED
+    }
     assert found["data"][0]["counts"]["samples"] > 0
     assert found["kilowatt_hours"] == pytest.approx(0.7)
     assert len(found["held_out"]) == 3
