@@ -129,7 +129,8 @@ class ShardBatch:
         length = self.packed.input_ids.shape[1]
         left_out = sum(self.counts[reason] for reason in LEFT_OUT)
         fill = self.counts["tokens"] / (self.counts["rows"] * length)
-        return {"fill": fill, "left_out": left_out}
+        reasons = {f"left_out/{reason}": float(self.counts[reason]) for reason in LEFT_OUT}
+        return {"fill": fill, "left_out": left_out, **{k: n for k, n in reasons.items() if n}}
 
     def _moved(self, packed: PackedBatch, move: Callable[[Tensor], Tensor]) -> ShardBatch:
         if isinstance(self.images, Tensor):

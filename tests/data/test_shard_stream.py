@@ -165,7 +165,12 @@ def test_conversations_are_kept_whole_and_what_is_left_out_is_counted(talks: Sha
     )
     assert batch.images.shape[0] == 3
     fill = int((batch.packed.segment_ids > 0).sum()) / 256
-    assert batch.measured() == {"fill": pytest.approx(fill), "left_out": 3}
+    reasons = ("too_long", "too_many_pictures", "unanswered")
+    assert batch.measured() == {
+        "fill": pytest.approx(fill),
+        "left_out": 3,
+        **{f"left_out/{reason}": 1 for reason in reasons},
+    }
     row, segments = batch.packed.input_ids[0], batch.packed.segment_ids[0]
     words = tiny_model.tokenizer()
     texts = [words.decode(row[segments == s].tolist()) for s in segments.unique() if s]
