@@ -12,6 +12,8 @@ train: steps of packed rows of a vision-language model with random weights, besi
 Llava of the same sizes (hf-), with data from scrubbed shards on disk, which it makes.
 visible: how many faces, codes, plates and written personal data in drawn scenes get covered, what
 is covered without need, and the costs; a folder keeps the fonts (default: artwork/cache).
+contamination: changed copies of evaluation pictures among training pictures: how many are found,
+what is found falsely, how fast; composed of a folder of scrubbed artwork (default: data/artwork).
 
 Examples:
   python scripts/bench.py decode decoder=qwen3_0_6b
@@ -49,7 +51,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("what", choices=("decode", "encoder", "load", "scrub", "train", "visible"))
+    add("what", choices=("decode", "encoder", "load", "scrub", "train", "visible", "contamination"))
     add("words", nargs="*", metavar="decoder=NAME|NAME|DIR", help="what to measure, see above")
     add("--json", type=Path, help="where to write (default: runs/bench-WHAT.json)")
     add("--repeats", type=int, help="of each engine (7; encoder: 9; train: 5), loads or tools (3)")
