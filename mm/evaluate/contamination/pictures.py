@@ -39,7 +39,7 @@ _TENTH = _STEPS // 10
 # Begin and end: whole, cut by a twentieth or a tenth on either side, or a little on both.
 _COARSE = ((0, 80), (0, 76), (0, 72), (4, 80), (8, 80), (4, 76), (2, 78))
 _COARSE_K, _FINE_K = 8, 16
-_CLOSE, ALIKE = 0.9, 0.983  # cosines of descriptions; measured by `bench.py contamination`
+_CLOSE, ALIKE = 0.9, 0.98  # cosines of descriptions; measured by `bench.py contamination`
 _SAME_COLOURS = 0.93  # cosine of coarse colours
 _GREY = 4.0  # levels of colour, below which there is none
 _PLAIN = 2.0  # grey levels: a picture that varies less has nothing to be found by
@@ -142,7 +142,7 @@ def _likeness(whole: Thumbnail, cut: Thumbnail, down: Window, across: Window) ->
 def _colours(picture: Thumbnail, down: Window, across: Window) -> Floats:
     """Mean Cb and Cr of the 4 x 4 parts of a window: `[2, 4, 4]`, 0 where there is no colour."""
     chroma = picture[..., 1:].astype(np.float32).transpose(2, 0, 1) - 128
-    return _parts(down) @ chroma @ _parts(across).T
+    return (_parts(down) @ chroma @ _parts(across).T).astype(np.float32)
 
 
 @cache
