@@ -57,7 +57,7 @@ def ours(config: Parts, where: Setting, compiled: bool) -> Step:
     with device:
         model = build(config)
     model.init_weights(torch.Generator(device).manual_seed(where.seed))
-    modules = nn.ModuleDict({"model": model.train()})
+    modules = nn.ModuleDict({"model": model.train()}).to(device)  # RoPE's frequencies, too
     if compiled:
         compile_blocks(model)
     recipe = RecipeConfig(precision="bf16_residual" if where.half else "fp32", learning_rate=1e-4)

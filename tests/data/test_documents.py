@@ -191,6 +191,7 @@ def test_a_canary_in_a_long_row_changes_nothing_in_other_documents() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 def test_making_a_mask_waits_for_nothing_and_takes_little_memory() -> None:
     segment_ids, prefix_ids = (ids.cuda() for ids in numbered(16_384, 7, rows=1))
     block_mask(segment_ids, prefix_ids)

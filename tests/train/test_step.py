@@ -71,6 +71,7 @@ def test_an_unknown_precision_is_refused() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 @pytest.mark.parametrize("length", [24, 1000])  # the plain mask, and blocks
 def test_a_step_does_not_wait_for_the_gpu(
     tiny_vlm: VisionLanguageModel, tmp_path: Path, length: int
