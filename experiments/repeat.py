@@ -35,6 +35,7 @@ class Experiment:
     variants: tuple[str, ...]
     figures: tuple[Callable[[figures.Runs, Path], None], ...] = (figures.by_kind,)
     sets: tuple[str, ...] = ("shapes_train", "shapes_test")
+    metric: str | None = None  # that compare.py takes, if not the held-out answers
 
 
 # Experiments share runs: what is trained already is not trained again.
@@ -45,7 +46,7 @@ EXPERIMENTS = {
     ),
     "packing": Experiment(("encoders/siglip", "packing/padded"), (figures.by_kind, figures.curves)),
     "packing_large": Experiment(
-        ("packing/packed_large", "packing/padded_large"), (figures.speeds,)
+        ("packing/packed_large", "packing/padded_large"), (figures.speeds,), metric="loss"
     ),
     "scrubbing": Experiment(
         ("scrubbing/raw", "scrubbing/scrubbed"),
@@ -53,9 +54,11 @@ EXPERIMENTS = {
         ("planted_raw", "planted_scrubbed", "shapes_test"),
     ),
     "packing_tiny": Experiment(
-        ("packing/packed_tiny", "packing/padded_tiny"), (figures.by_kind, figures.curves)
+        ("packing/packed_tiny", "packing/padded_tiny"),
+        (figures.by_kind, figures.curves),
+        metric="loss",
     ),
-    "rates": Experiment(("rates/default", "rates/tuned")),
+    "rates": Experiment(("rates/default", "rates/common", "rates/tuned"), metric="loss"),
 }
 POLICIES = {"planted_raw": "metadata_only"}  # where it is not the standard one
 COUNTS = {"shapes_train": 20_000, "shapes_test": 1_000, "shapes_dev": 1_000, "planted": 6_000}
@@ -120,6 +123,8 @@ def compare(name: str, runs: Path, results: Path) -> None:
     variants = EXPERIMENTS[name].variants
     words = [str(folder) for variant in variants for folder in folders(runs, variant)]
     words += ["--output", str(results), "--baseline", f"experiment={variants[0]}"]
+    if EXPERIMENTS[name].metric:
+        words += ["--metric", str(EXPERIMENTS[name].metric)]
     subprocess.run([sys.executable, "scripts/compare.py", *words], check=True)
     found = {variant: folders(runs, variant) for variant in variants}
     for draw in EXPERIMENTS[name].figures:
