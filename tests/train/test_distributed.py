@@ -184,7 +184,9 @@ def evaluated(folder: Path) -> None:
         assert not model.training
         return {"held_out/mean": float(model.decoder.lm_head.weight.detach().abs().mean())}
 
-    plain, text = tiny_run.config(folder, *SHORT, "recipe.evaluate_every=2", *LORA)
+    plain, text = tiny_run.config(
+        folder, *SHORT, *LORA, "recipe.evaluate_every=2", "++data.held_out.scenes=1"
+    )
     build.run(plain, text, lambda *_: mean)
 
 
