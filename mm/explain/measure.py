@@ -74,7 +74,7 @@ class Measured:
                 cells = "".join(f"{_cell(columns[name]):<24}" for name in COLUMNS)
                 last = f"{self.seconds[method]:.2f}" if method in self.seconds else ""
                 gain = columns["gain"]
-                said = "" if gain.low > 0 else "  NOT FAITHFUL: no better than chance"
+                said = "" if gain.low > 0 else "  NOT SHOWN FAITHFUL: not told from chance"
                 lines.append(f"{method:<21}{language:<5}{cells}{last:<8}{said}".rstrip())
         return "\n".join(lines)
 
