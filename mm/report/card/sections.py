@@ -65,7 +65,7 @@ MEASURED = (
         "Contamination",
         ("contamination",),
         "",
-        "python scripts/contamination.py TRAINING_SHARDS EVALUATION_SHARDS"
+        "python scripts/contamination.py EVALUATION_SHARDS --training SHARDS"
         " --output {results}/contamination.json",
     ),
     (
