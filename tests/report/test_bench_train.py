@@ -48,6 +48,9 @@ def test_both_sides_train_and_the_table_holds_them(tmp_path: Path) -> None:
     text = bench_train.table(result)
     assert text.count(" hf-eager ") == text.count(" eager ") == 2
     assert json.loads(target.read_text("utf-8"))["rows"] == rows
+    rows[0]["kernels"] = [("a product", 3, 1.5), ("a sum", 1, 0.25)]
+    text = bench_train.table(result)
+    assert "eager x 384: 1.8 ms a step in kernels" in text and "1.50  3x  a product" in text
 
 
 def test_time_that_is_up_and_what_cannot_be_compared_are_said() -> None:
