@@ -39,7 +39,7 @@ _TENTH = _STEPS // 10
 # Begin and end: whole, cut by a twentieth or a tenth on either side, or a little on both.
 _COARSE = ((0, 80), (0, 76), (0, 72), (4, 80), (8, 80), (4, 76), (2, 78))
 _COARSE_K, _FINE_K = 8, 16
-_CLOSE, ALIKE = 0.9, 0.98  # cosines of descriptions; measured by `bench.py contamination`
+_CLOSE, ALIKE = 0.9, 0.985  # cosines of descriptions; measured by `bench.py contamination`
 _SAME_COLOURS = 0.93  # cosine of coarse colours
 _GREY = 4.0  # levels of colour, below which there is none
 _PLAIN = 2.0  # grey levels: a picture that varies less has nothing to be found by
