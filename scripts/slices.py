@@ -1,11 +1,13 @@
 """Read what evaluate.py wrote of every question: scores by slice, languages, paired differences.
 
 RECORDS is a .jsonl of scripts/evaluate.py. Further ones (--against) of the same task are compared
-with it, question by question.
+with it, question by question. With --trained, records of the same model on what it was trained on,
+those scores stand beside the ones of RECORDS, which was held out.
 
 Examples:
   python scripts/slices.py runs/a/results/scenes.jsonl --output runs/a/results/slices.json
   python scripts/slices.py a.jsonl --against b.jsonl c.jsonl --tags kind language
+  python scripts/slices.py held_out.jsonl --trained trained.jsonl --output runs/a/results/gap.json
 """
 
 import argparse
@@ -20,21 +22,27 @@ from mm.cli.console import run
 def show(arguments: argparse.Namespace) -> int:
     """Print the tables; write the JSON."""
     from mm.checkpoints.store import write_atomically
+    from mm.evaluate.gap import training_gap
     from mm.evaluate.records import read_records
     from mm.evaluate.slices import slices
     from mm.evaluate.statistics import paired
-    from mm.report.slice_tables import comparison_table, paired_facts, slice_tables
+    from mm.report.slice_tables import comparison_table, gap_table, paired_facts, slice_tables
 
     records = list(read_records(arguments.records))
-    found = slices(records, arguments.tags, arguments.min_items)
-    print(slice_tables(found))
-    others = {path: paired(read_records(path), records) for path in arguments.against}
-    if others:
-        print(f"\nless {arguments.records}:\n\n{comparison_table(others)}")
+    facts = {"kind": "slices", "command": "python scripts/slices.py " + shlex.join(sys.argv[1:])}
+    if arguments.trained:
+        trained = read_records(arguments.trained)
+        gap = training_gap(trained, records, arguments.tags, arguments.min_items)
+        print(gap_table(gap))
+        facts |= {"kind": "gap", **gap.facts()}
+    else:
+        found = slices(records, arguments.tags, arguments.min_items)
+        print(slice_tables(found))
+        others = {path: paired(read_records(path), records) for path in arguments.against}
+        if others:
+            print(f"\nless {arguments.records}:\n\n{comparison_table(others)}")
+        facts |= {**found.facts(), "against": paired_facts(others)}
     if arguments.output:
-        command = "python scripts/slices.py " + shlex.join(sys.argv[1:])
-        facts = {"kind": "slices", "command": command, **found.facts()}
-        facts["against"] = paired_facts(others)
         data = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         write_atomically(Path(arguments.output), lambda file: file.write(data.encode()))
     return 0
@@ -46,7 +54,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("records", metavar="RECORDS", help="a .jsonl of evaluate.py")
-    parser.add_argument("--against", nargs="+", default=[], metavar="RECORDS", help="other runs")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--against", nargs="+", default=[], metavar="RECORDS", help="other runs")
+    other.add_argument("--trained", metavar="RECORDS", help="of what this model was trained on")
     parser.add_argument("--tags", nargs="+", metavar="TAG", help="default: all of several values")
     parser.add_argument("--min-items", type=int, default=30, help="pictures of a slice to read it")
     parser.add_argument("--output", metavar="FILE.json", help="also write everything as JSON")

@@ -1,10 +1,11 @@
-"""Slices and comparisons of records as Markdown tables."""
+"""Slices, gaps and comparisons of records as Markdown tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mm.evaluate.gap import TrainingGap
 from mm.evaluate.intervals import Estimate
 from mm.evaluate.slices import Slice, Slices
 from mm.evaluate.statistics import Paired, holm, power_of
@@ -60,6 +61,36 @@ def _line(name: str, score: Estimate, rest: str, verdict: str, is_small: bool) -
 
 def _signed(estimate: Estimate) -> str:
     return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+def gap_table(found: TrainingGap) -> str:
+    """Scores on what was trained on and on what was held out, side by side."""
+    lines = ["| slice | trained on | held out | gap | pictures | |", "|" + "---|" * 6]
+    for row in found.rows:
+        one, two = row.trained, row.held_out
+        gap = "" if row.is_small else _signed(row.gap)
+        lines.append(
+            f"| {row.name} | {_cell(one, row.is_small)} | {_cell(two, row.is_small)} | {gap} |"
+            f" {one.items}, {two.items} | {row.verdict} |"
+        )
+    if found.one_sided:
+        lines += ["", f"In one of the sets only: {', '.join(found.one_sided)}."]
+    if found.shared:
+        lines += [
+            "",
+            f"{found.shared} held-out pictures are named as trained ones: unless the sets only"
+            " number theirs alike, they were not held out (scripts/contamination.py tells).",
+        ]
+    lines += [
+        "",
+        f"Better on what was trained on by more than chance: {', '.join(found.flagged) or 'none'}.",
+        f"Intervals hold together 95 times in 100; under {found.min_items} pictures: too few.",
+    ]
+    return "\n".join(lines)
+
+
+def _cell(score: Estimate, is_small: bool) -> str:
+    return f"{score.value:.3f}" + ("" if is_small else f" [{score.low:.3f}, {score.high:.3f}]")
 
 
 def comparison_table(runs: Mapping[str, Paired]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mm.evaluate.records import Record, write_records
+from mm.report.card.run_facts import read_result
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "slices.py"
 
@@ -49,3 +50,27 @@ def test_what_is_no_file_of_records_is_said(
     (tmp_path / "bad.jsonl").write_text("{}\n")
     assert call(monkeypatch, tmp_path / "bad.jsonl") == 2
     assert "bad.jsonl:1" in capsys.readouterr().err
+
+
+def test_the_gap_to_what_was_trained_on_is_shown_and_joins_the_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, step in (("trained", 5), ("held_out", 2)):
+        tags = ({"kind": "count"}, {"kind": "where"})
+        write_records(
+            [
+                Record(f"{name}{n}", "q", tags[n // 60], score=float(n % step > 0))
+                for n in range(120)
+            ],
+            tmp_path / f"{name}.jsonl",
+        )
+    trained, held_out = tmp_path / "trained.jsonl", tmp_path / "held_out.jsonl"
+    output = tmp_path / "gap.json"
+    assert call(monkeypatch, held_out, "--trained", trained, "--output", output) == 0
+    assert "by more than chance: overall, kind=count, kind=where." in capsys.readouterr().out
+    found = read_result(output)
+    assert found.kind == "gap" and f"--trained {trained}" in found.command
+    values = {measure.name: measure.value for measure in found.measures}
+    assert values["gap/kind=where/gap"] == pytest.approx(0.3)
+    assert call(monkeypatch, held_out, "--trained", held_out) == 2
+    assert "everything that was held out" in capsys.readouterr().err

@@ -62,6 +62,13 @@ MEASURED = (
         "python scripts/slices.py {results}/NAME.jsonl --output {results}/slices.json",
     ),
     (
+        "Better on what it was trained on?",
+        ("gap",),
+        "",
+        "python scripts/slices.py {results}/NAME.jsonl --trained TRAINED.jsonl"
+        " --output {results}/gap.json",
+    ),
+    (
         "Contamination",
         ("contamination",),
         "",
@@ -144,6 +151,9 @@ def limits(facts: RunFacts) -> Section:
     small = [m for m in _all_measures(facts) if 0 < m.n < FEW]
     if small:
         lines.append(f"- {len(small)} measures rest on fewer than {FEW} answers: read none alone.")
+    for result in facts.of_kind("gap"):
+        if flagged := result.plain.get("flagged"):
+            lines.append(f"- Better on what it was trained on, {result.name}: {_listed(flagged)}.")
     seeds = max((measure.seeds for measure in _all_measures(facts)), default=0)
     if seeds == 1:
         lines.append("- One seed: the intervals say nothing of what another training would give.")

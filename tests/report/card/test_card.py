@@ -186,6 +186,14 @@ def test_languages_share_a_row() -> None:
     assert f"| language=ko | {cell} |" in lines and f"| all | {cell} |" in lines
 
 
+def test_a_gap_to_what_was_trained_on_is_a_limit(run: Path) -> None:
+    path = run / "results" / "gap.json"
+    words = "Better on what it was trained on, gap: overall, kind=count."
+    assert words not in write_run_card(run).read_text("utf-8")
+    path.write_text(json.dumps({**result("gap"), "flagged": ["overall", "kind=count"]}))
+    assert words in write_run_card(run).read_text("utf-8")
+
+
 def test_data_that_changed_is_not_described(run: Path) -> None:
     facts = json.loads((run / "run.json").read_text())
     facts["ledgers"]["artwork"] = "0" * 64
