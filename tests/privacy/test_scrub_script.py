@@ -84,6 +84,7 @@ def test_help_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert scrub.main(["--help"]) == 0
     out = capsys.readouterr().out
     assert out.count("python scripts/scrub.py source=") == 4  # twice usage and two examples
-    assert "source: coco, easy_vqa, folder, gqa, jsonl, llava, mmbench, mmstar, parquet, pope" in out
+    sources = "coco, easy_vqa, folder, gqa, jsonl, llava, mmbench, mmstar, parquet, pope, vqav2"
+    assert f"source: {sources}, webdataset" in out
     assert "policy: artwork, metadata_only, photos, standard, strict" in out
     assert scrub.main([]) == 2
