@@ -9,35 +9,30 @@ Examples:
 """
 
 import argparse
-import json
-import shlex
 import sys
 from itertools import chain
-from pathlib import Path
 
 from mm.cli.console import run
 
 
 def show(arguments: argparse.Namespace) -> int:
     """Search, print and write."""
-    from mm.checkpoints.store import write_atomically
     from mm.data.shards import ShardReader
     from mm.evaluate.contamination.search import clean_and_touched, find
     from mm.evaluate.records import read_records
+    from mm.evaluate.results import save_facts
     from mm.report.slice_tables import slice_tables
 
     training = chain.from_iterable(ShardReader(folder) for folder in arguments.training)
     found = find(ShardReader(arguments.evaluation), training)
     print(found.table())
-    command = "python scripts/contamination.py " + shlex.join(sys.argv[1:])
-    facts = {"kind": "contamination", "command": command, **found.facts()}
+    facts = found.facts()
     if arguments.records:
         scores = clean_and_touched(read_records(arguments.records), found.touched)
         print("\n" + slice_tables(scores))
         facts["scores"] = scores.facts()
     if arguments.output:
-        data = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_atomically(Path(arguments.output), lambda file: file.write(data.encode()))
+        save_facts(facts, "contamination", arguments.output, sys.argv)
     return 0
 
 

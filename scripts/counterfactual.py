@@ -6,20 +6,18 @@ Examples:
 """
 
 import argparse
-import json
-import shlex
 import sys
-from pathlib import Path
+from typing import Any
 
 from mm.cli.console import run
 
 
 def show(arguments: argparse.Namespace) -> int:
     """Ask, print and write."""
-    from mm.checkpoints.store import write_atomically
     from mm.data.scenes.artwork import load_artwork
     from mm.evaluate.counterfactual import swap_tones
     from mm.evaluate.questions import ask
+    from mm.evaluate.results import save_facts
     from mm.evaluate.subject import read_subject
     from mm.model import pick_device
 
@@ -27,9 +25,9 @@ def show(arguments: argparse.Namespace) -> int:
     subject = read_subject(arguments.model, device)
     artwork = load_artwork(arguments.artwork, splits=(arguments.split,))
 
-    def answer(pictures, questions):  # type: ignore[no-untyped-def]
+    def answer(pictures: Any, questions: Any) -> list[list[str]]:
         prepared = subject.model.encoder.preprocess(list(pictures))
-        settings = {"num_beams": subject.num_beams, "chat": subject.chat}
+        settings: dict[str, Any] = {"num_beams": subject.num_beams, "chat": subject.chat}
         rows = ask(subject.model, subject.tokenizer, prepared, questions, **settings)
         return [[answered.said for answered in row] for row in rows]
 
@@ -37,11 +35,8 @@ def show(arguments: argparse.Namespace) -> int:
     for name, estimate in found.changed.items():
         print(f"{name:<12} answers changed {estimate}")
     if arguments.output:
-        command = "python scripts/counterfactual.py " + shlex.join(sys.argv[1:])
         changed = {name: estimate.facts() for name, estimate in found.changed.items()}
-        facts = {"kind": "counterfactual", "command": command, "changed": changed}
-        data = json.dumps(facts, indent=1, allow_nan=False) + "\n"
-        write_atomically(Path(arguments.output), lambda file: file.write(data.encode()))
+        save_facts({"changed": changed}, "counterfactual", arguments.output, sys.argv)
     return 0
 
 

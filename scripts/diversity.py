@@ -6,29 +6,23 @@ Examples:
 """
 
 import argparse
-import json
-import shlex
 import sys
 from itertools import chain
-from pathlib import Path
 
 from mm.cli.console import run
 
 
 def show(arguments: argparse.Namespace) -> int:
     """Count, print and write."""
-    from mm.checkpoints.store import write_atomically
     from mm.data.shards import ShardReader
     from mm.evaluate.diversity import diversity
+    from mm.evaluate.results import save_facts
 
     samples = chain.from_iterable(ShardReader(folder) for folder in arguments.shards)
     found = diversity(samples, arguments.sampled)
     print(found.table())
     if arguments.output:
-        command = "python scripts/diversity.py " + shlex.join(sys.argv[1:])
-        facts = {"kind": "diversity", "command": command, **found.facts()}
-        data = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_atomically(Path(arguments.output), lambda file: file.write(data.encode()))
+        save_facts(found.facts(), "diversity", arguments.output, sys.argv)
     return 0
 
 

@@ -11,40 +11,35 @@ Examples:
 """
 
 import argparse
-import json
-import shlex
 import sys
-from pathlib import Path
 
 from mm.cli.console import run
 
 
 def show(arguments: argparse.Namespace) -> int:
     """Print the tables; write the JSON."""
-    from mm.checkpoints.store import write_atomically
     from mm.evaluate.gap import training_gap
     from mm.evaluate.records import read_records
+    from mm.evaluate.results import save_facts
     from mm.evaluate.slices import slices
     from mm.evaluate.statistics import paired
     from mm.report.slice_tables import comparison_table, gap_table, paired_facts, slice_tables
 
     records = list(read_records(arguments.records))
-    facts = {"kind": "slices", "command": "python scripts/slices.py " + shlex.join(sys.argv[1:])}
     if arguments.trained:
         trained = read_records(arguments.trained)
         gap = training_gap(trained, records, arguments.tags, arguments.min_items)
         print(gap_table(gap))
-        facts |= {"kind": "gap", **gap.facts()}
+        kind, facts = "gap", gap.facts()
     else:
         found = slices(records, arguments.tags, arguments.min_items)
         print(slice_tables(found))
         others = {path: paired(read_records(path), records) for path in arguments.against}
         if others:
             print(f"\nless {arguments.records}:\n\n{comparison_table(others)}")
-        facts |= {**found.facts(), "against": paired_facts(others)}
+        kind, facts = "slices", {**found.facts(), "against": paired_facts(others)}
     if arguments.output:
-        data = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_atomically(Path(arguments.output), lambda file: file.write(data.encode()))
+        save_facts(facts, kind, arguments.output, sys.argv)
     return 0
 
 

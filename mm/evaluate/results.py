@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,20 @@ if TYPE_CHECKING:
 ALL = "all"
 _MOST_VALUES = 50  # a tag with more values than this tells samples apart, not slices
 _SHARES = ("token_f1", "declined", "unread", "rouge_l")  # in `extra`: means are worth showing
+
+
+def save_facts(
+    facts: Mapping[str, Any], kind: str, path: str | Path, arguments: Sequence[str]
+) -> None:
+    """Write what a script measured, as the run's card reads it.
+
+    Args:
+        arguments: the script and its words, as `sys.argv` has them: the command that repeats it.
+    """
+    command = f"python scripts/{Path(arguments[0]).name} {shlex.join(arguments[1:])}"
+    found = {"kind": kind, "command": command, **facts}
+    data = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(Path(path), lambda file: file.write(data.encode()))
 
 
 @dataclass(frozen=True)

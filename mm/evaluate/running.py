@@ -20,19 +20,19 @@ from mm.train.build import model_config
 from mm.train.lora import add_lora, merge_lora
 from mm.train.pieces import Stored
 from mm.train.recipe import RecipeConfig
+from mm.train.run import CHECKPOINTS, checkpoints_of, step_of
 from mm.vlm import VisionLanguageModel, build
 
 # As `mm.train.build.save_model` saves.
 SAVED_DTYPE = torch.bfloat16
 TRAINED_CHAT = {"thinking": "none"}
-_CHECKPOINTS = "checkpoints"
 
 
 def checkpoint_of(directory: Path) -> Path | None:
     """The checkpoint that a folder is, or the newest of a run; None if it is neither."""
-    if (directory / "weights").is_dir() and directory.parent.name == _CHECKPOINTS:
+    if (directory / "weights").is_dir() and directory.parent.name == CHECKPOINTS:
         return directory
-    found = sorted((directory / _CHECKPOINTS).glob("step-*"))
+    found = checkpoints_of(directory)
     return found[-1] if found else None
 
 
@@ -60,7 +60,7 @@ def read_running(
     merge_lora(model)
     for tensor in floating(model).values():
         tensor.copy_(tensor.to(SAVED_DTYPE))
-    return model.to(device), tokenizer, int(checkpoint.name.removeprefix("step-"))
+    return model.to(device), tokenizer, step_of(checkpoint)
 
 
 def floating(model: nn.Module) -> dict[str, Tensor]:

@@ -35,6 +35,7 @@ from mm.train import pieces
 from mm.train.distributed import World
 from mm.train.loggers import Tracker
 
+CHECKPOINTS = "checkpoints"
 _STEP = "step-"
 
 
@@ -77,7 +78,7 @@ class RunFolder:
         self.keep = keep
         self.world = world or World()
         self.metrics_path = self.path / "metrics.jsonl"
-        self.checkpoints = self.path / "checkpoints"
+        self.checkpoints = self.path / CHECKPOINTS
         self.checkpoints.mkdir(parents=True, exist_ok=True)
 
     def describe(self, config_yaml: str, facts: Mapping[str, Any]) -> None:
@@ -159,7 +160,7 @@ class RunFolder:
         if self.world.is_main:
             for leftover in self.checkpoints.glob(f".{_STEP}*"):
                 shutil.rmtree(leftover)
-        steps = self.world.share(self._steps())
+        steps = self.world.share(checkpoints_of(self.path))
         if not steps:
             if self.world.is_main:
                 self.metrics_path.unlink(missing_ok=True)
@@ -189,7 +190,7 @@ class RunFolder:
 
     def cursor(self) -> dict[str, Any]:
         """Where the data stood at the newest checkpoint; empty if the step says it all."""
-        steps = self._steps()
+        steps = checkpoints_of(self.path)
         state = json.loads((steps[-1] / "state.json").read_text()) if steps else {}
         return dict(state.get("cursor", {}))
 
@@ -200,19 +201,16 @@ class RunFolder:
         lines = map(json.loads, self.metrics_path.read_text(encoding="utf-8").splitlines())
         return max((int(line.get("tokens", 0)) for line in lines), default=0)
 
-    def _steps(self) -> list[Path]:
-        return sorted(p for p in self.checkpoints.glob(f"{_STEP}*") if (p / "state.json").exists())
-
     def _prune(self) -> None:
-        steps = self._steps()
+        steps = checkpoints_of(self.path)
         kept = set(steps[-self.keep.newest :])
         if self.keep.every:
-            kept |= {path for path in steps if _number(path) % self.keep.every == 0}
+            kept |= {path for path in steps if step_of(path) % self.keep.every == 0}
         if self.keep.best:
             scores = self._scores(self.keep.best)
-            scored = [path for path in steps if _number(path) in scores]
+            scored = [path for path in steps if step_of(path) in scores]
             best = max if self.keep.by == "max" else min
-            kept |= {best(scored, key=lambda path: scores[_number(path)])} if scored else set()
+            kept |= {best(scored, key=lambda path: scores[step_of(path)])} if scored else set()
         for path in steps:
             if path not in kept:
                 self._remove(path)
@@ -231,7 +229,7 @@ class RunFolder:
         return {step: value for step, value in found.items() if math.isfinite(value)}
 
     def _newest_stays(self) -> str:
-        steps = self._steps()
+        steps = checkpoints_of(self.path)
         return f"; {steps[-1].name} is whole, and the same command goes on from it" if steps else ""
 
     def _drop_metrics_after(self, step: int) -> None:
@@ -254,7 +252,14 @@ def _named_tensors(modules: nn.Module) -> dict[str, Tensor]:
     return {**dict(modules.named_parameters()), **buffers}
 
 
-def _number(checkpoint: Path) -> int:
+def checkpoints_of(run: Path) -> list[Path]:
+    """The whole checkpoints of a run's folder, the newest last."""
+    found = (run / CHECKPOINTS).glob(f"{_STEP}*")
+    return sorted(path for path in found if (path / "state.json").exists())
+
+
+def step_of(checkpoint: Path) -> int:
+    """After how many steps a checkpoint was written."""
     return int(checkpoint.name.removeprefix(_STEP))
 
 

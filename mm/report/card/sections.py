@@ -5,7 +5,7 @@ What was not measured says so, and names the command that would.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -330,7 +330,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Lines:
 
 def both_languages(measures: Sequence[Measure]) -> Lines:
     """A table of measures; what is there in English and in Korean shares a row."""
-    cell: Callable[[Measure], str] = lambda m: f"{m} n={m.n}" if m.n else str(m)  # noqa: E731
+
+    def cell(measure: Measure) -> str:
+        return f"{measure} n={measure.n}" if measure.n else str(measure)
+
     by_name = {measure.name: measure for measure in measures}
     pairs, single = [], []
     for name, measure in by_name.items():
